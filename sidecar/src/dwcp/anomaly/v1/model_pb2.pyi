@@ -1,0 +1,243 @@
+from dwcp.anomaly.v1 import features_pb2 as _features_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Detector(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DETECTOR_UNSPECIFIED: _ClassVar[Detector]
+    DETECTOR_ISOLATION_FOREST: _ClassVar[Detector]
+    DETECTOR_LSTM_AUTOENCODER: _ClassVar[Detector]
+
+class ParityClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PARITY_CLASS_UNSPECIFIED: _ClassVar[ParityClass]
+    PARITY_CLASS_EXACT: _ClassVar[ParityClass]
+    PARITY_CLASS_TOLERANCE: _ClassVar[ParityClass]
+
+class FileRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FILE_ROLE_UNSPECIFIED: _ClassVar[FileRole]
+    FILE_ROLE_SERVING: _ClassVar[FileRole]
+    FILE_ROLE_BYPRODUCT: _ClassVar[FileRole]
+DETECTOR_UNSPECIFIED: Detector
+DETECTOR_ISOLATION_FOREST: Detector
+DETECTOR_LSTM_AUTOENCODER: Detector
+PARITY_CLASS_UNSPECIFIED: ParityClass
+PARITY_CLASS_EXACT: ParityClass
+PARITY_CLASS_TOLERANCE: ParityClass
+FILE_ROLE_UNSPECIFIED: FileRole
+FILE_ROLE_SERVING: FileRole
+FILE_ROLE_BYPRODUCT: FileRole
+
+class Scaler(_message.Message):
+    __slots__ = ("mean", "scale")
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    mean: _containers.RepeatedScalarFieldContainer[float]
+    scale: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, mean: _Optional[_Iterable[float]] = ..., scale: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Tolerance(_message.Message):
+    __slots__ = ("relative_score", "guard_band")
+    RELATIVE_SCORE_FIELD_NUMBER: _ClassVar[int]
+    GUARD_BAND_FIELD_NUMBER: _ClassVar[int]
+    relative_score: float
+    guard_band: float
+    def __init__(self, relative_score: _Optional[float] = ..., guard_band: _Optional[float] = ...) -> None: ...
+
+class Calibration(_message.Message):
+    __slots__ = ("scores", "source")
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    source: str
+    def __init__(self, scores: _Optional[_Iterable[float]] = ..., source: _Optional[str] = ...) -> None: ...
+
+class Graph(_message.Message):
+    __slots__ = ("file", "available", "unavailable_reason", "layout", "operator_counts", "precision")
+    class OperatorCountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    UNAVAILABLE_REASON_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    available: bool
+    unavailable_reason: str
+    layout: str
+    operator_counts: _containers.ScalarMap[str, int]
+    precision: str
+    def __init__(self, file: _Optional[str] = ..., available: _Optional[bool] = ..., unavailable_reason: _Optional[str] = ..., layout: _Optional[str] = ..., operator_counts: _Optional[_Mapping[str, int]] = ..., precision: _Optional[str] = ...) -> None: ...
+
+class ForestParameters(_message.Message):
+    __slots__ = ("max_samples", "depth_threshold", "score_rate")
+    MAX_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    SCORE_RATE_FIELD_NUMBER: _ClassVar[int]
+    max_samples: int
+    depth_threshold: float
+    score_rate: float
+    def __init__(self, max_samples: _Optional[int] = ..., depth_threshold: _Optional[float] = ..., score_rate: _Optional[float] = ...) -> None: ...
+
+class LstmParameters(_message.Message):
+    __slots__ = ("units", "encoding_dim", "threshold_percentile")
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_DIM_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_PERCENTILE_FIELD_NUMBER: _ClassVar[int]
+    units: _containers.RepeatedScalarFieldContainer[int]
+    encoding_dim: int
+    threshold_percentile: float
+    def __init__(self, units: _Optional[_Iterable[int]] = ..., encoding_dim: _Optional[int] = ..., threshold_percentile: _Optional[float] = ...) -> None: ...
+
+class TrainingRecord(_message.Message):
+    __slots__ = ("data_fingerprint", "data_source", "rows_read", "fitted_on", "held_out", "dropped", "first_timestamp", "last_timestamp", "warnings", "seed", "hyperparameters", "history", "library_versions")
+    class DroppedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class HyperparametersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class HistoryEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Series
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Series, _Mapping]] = ...) -> None: ...
+    class LibraryVersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    DATA_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    DATA_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_READ_FIELD_NUMBER: _ClassVar[int]
+    FITTED_ON_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    FIRST_TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    LAST_TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    HYPERPARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
+    LIBRARY_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    data_fingerprint: str
+    data_source: str
+    rows_read: int
+    fitted_on: int
+    held_out: int
+    dropped: _containers.ScalarMap[str, int]
+    first_timestamp: str
+    last_timestamp: str
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    seed: int
+    hyperparameters: _containers.ScalarMap[str, str]
+    history: _containers.MessageMap[str, Series]
+    library_versions: _containers.ScalarMap[str, str]
+    def __init__(self, data_fingerprint: _Optional[str] = ..., data_source: _Optional[str] = ..., rows_read: _Optional[int] = ..., fitted_on: _Optional[int] = ..., held_out: _Optional[int] = ..., dropped: _Optional[_Mapping[str, int]] = ..., first_timestamp: _Optional[str] = ..., last_timestamp: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., hyperparameters: _Optional[_Mapping[str, str]] = ..., history: _Optional[_Mapping[str, Series]] = ..., library_versions: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class Series(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class ModelMetadata(_message.Message):
+    __slots__ = ("schema_version", "model_type", "n_features", "feature_names", "n_estimators", "contamination", "timesteps", "threshold", "feature_schema", "cadence_seconds", "scaler", "reference_values", "parity_class", "tolerance", "calibration", "graph", "forest", "lstm", "training")
+    SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_TYPE_FIELD_NUMBER: _ClassVar[int]
+    N_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_NAMES_FIELD_NUMBER: _ClassVar[int]
+    N_ESTIMATORS_FIELD_NUMBER: _ClassVar[int]
+    CONTAMINATION_FIELD_NUMBER: _ClassVar[int]
+    TIMESTEPS_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    CADENCE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SCALER_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_VALUES_FIELD_NUMBER: _ClassVar[int]
+    PARITY_CLASS_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_FIELD_NUMBER: _ClassVar[int]
+    FOREST_FIELD_NUMBER: _ClassVar[int]
+    LSTM_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FIELD_NUMBER: _ClassVar[int]
+    schema_version: int
+    model_type: str
+    n_features: int
+    feature_names: _containers.RepeatedScalarFieldContainer[str]
+    n_estimators: int
+    contamination: float
+    timesteps: int
+    threshold: float
+    feature_schema: _features_pb2.FeatureSchema
+    cadence_seconds: float
+    scaler: Scaler
+    reference_values: _containers.RepeatedScalarFieldContainer[float]
+    parity_class: ParityClass
+    tolerance: Tolerance
+    calibration: Calibration
+    graph: Graph
+    forest: ForestParameters
+    lstm: LstmParameters
+    training: TrainingRecord
+    def __init__(self, schema_version: _Optional[int] = ..., model_type: _Optional[str] = ..., n_features: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., n_estimators: _Optional[int] = ..., contamination: _Optional[float] = ..., timesteps: _Optional[int] = ..., threshold: _Optional[float] = ..., feature_schema: _Optional[_Union[_features_pb2.FeatureSchema, _Mapping]] = ..., cadence_seconds: _Optional[float] = ..., scaler: _Optional[_Union[Scaler, _Mapping]] = ..., reference_values: _Optional[_Iterable[float]] = ..., parity_class: _Optional[_Union[ParityClass, str]] = ..., tolerance: _Optional[_Union[Tolerance, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ..., forest: _Optional[_Union[ForestParameters, _Mapping]] = ..., lstm: _Optional[_Union[LstmParameters, _Mapping]] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ...) -> None: ...
+
+class FileEntry(_message.Message):
+    __slots__ = ("path", "sha256", "size", "role")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    sha256: str
+    size: int
+    role: FileRole
+    def __init__(self, path: _Optional[str] = ..., sha256: _Optional[str] = ..., size: _Optional[int] = ..., role: _Optional[_Union[FileRole, str]] = ...) -> None: ...
+
+class ModelEntry(_message.Message):
+    __slots__ = ("detector", "metadata", "graph", "golden")
+    DETECTOR_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_FIELD_NUMBER: _ClassVar[int]
+    GOLDEN_FIELD_NUMBER: _ClassVar[int]
+    detector: Detector
+    metadata: str
+    graph: str
+    golden: str
+    def __init__(self, detector: _Optional[_Union[Detector, str]] = ..., metadata: _Optional[str] = ..., graph: _Optional[str] = ..., golden: _Optional[str] = ...) -> None: ...
+
+class Manifest(_message.Message):
+    __slots__ = ("schema_version", "models", "files")
+    SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    schema_version: int
+    models: _containers.RepeatedCompositeFieldContainer[ModelEntry]
+    files: _containers.RepeatedCompositeFieldContainer[FileEntry]
+    def __init__(self, schema_version: _Optional[int] = ..., models: _Optional[_Iterable[_Union[ModelEntry, _Mapping]]] = ..., files: _Optional[_Iterable[_Union[FileEntry, _Mapping]]] = ...) -> None: ...

@@ -7,12 +7,13 @@ go=${GO:-go}
 tools=$(mktemp -d)
 trap 'rm -rf "$tools"' EXIT
 (cd go-contract && GOBIN="$tools" "$go" install tool)
-mkdir -p go-contract/gen
 "$python" -m grpc_tools.protoc -I proto \
   --python_out=sidecar/src --pyi_out=sidecar/src --grpc_python_out=sidecar/src \
+  proto/dwcp/anomaly/v1/*.proto proto/dwcp/onnx/v1/onnx.proto
+# A schema without a service needs no service code.
+find sidecar/src/dwcp -name '*_pb2_grpc.py' ! -name 'scoring_pb2_grpc.py' -delete
+"$python" -m grpc_tools.protoc -I proto \
   --plugin=protoc-gen-go="$tools/protoc-gen-go" --plugin=protoc-gen-go-grpc="$tools/protoc-gen-go-grpc" \
   --go_out=go-contract --go_opt=module=dwcp.internal/anomaly \
   --go-grpc_out=go-contract --go-grpc_opt=module=dwcp.internal/anomaly \
   proto/dwcp/anomaly/v1/*.proto
-# A schema without a service needs no service code.
-find sidecar/src/dwcp -name '*_pb2_grpc.py' ! -name 'scoring_pb2_grpc.py' -delete

@@ -1,0 +1,155 @@
+package anomaly
+
+import (
+	"fmt"
+	"strings"
+)
+
+// lstmWiring is layout lstm.v1, unrolled over timesteps (rules S1, LA1 to LA8, G1).
+func lstmWiring(timesteps, features int, units [4]int) []string {
+	initializers := scoreInitializers(timesteps, features)
+	initializers["axis_1"] = "int64[1]=[1]"
+	for t := range timesteps {
+		initializers[fmt.Sprintf("step_%d", t)] = fmt.Sprintf("int64[]=[%d]", t)
+	}
+	in := features
+	for i, layer := range lstmLayerNames {
+		u := units[i]
+		initializers[layer+".kernel"] = fmt.Sprintf("float64[%d,%d]", in, 4*u)
+		initializers[layer+".recurrent"] = fmt.Sprintf("float64[%d,%d]", u, 4*u)
+		initializers[layer+".bias"] = fmt.Sprintf("float64[%d]", 4*u)
+		initializers[layer+"/gates"] = fmt.Sprintf("int64[3]=[%d %d %d]", u, u, u)
+		initializers[layer+"/gates_and_candidate"] = fmt.Sprintf("int64[2]=[%d %d]", 3*u, u)
+		in = u
+	}
+	initializers["dense.kernel"] = fmt.Sprintf("float64[%d,%d]", in, features)
+	initializers["dense.bias"] = fmt.Sprintf("float64[%d]", features)
+
+	lines := []string{
+		"opset =21",
+		"opset ai.onnx.ml=5",
+		fmt.Sprintf("input samples float64[?,%d,%d]", timesteps, features),
+	}
+	lines = append(lines, scoreOutputs(features)...)
+	lines = append(lines, initializerLines(initializers)...)
+	lines = append(lines, scaleNodes("scaled")...)
+	inputs := make([]string, timesteps)
+	for t := range inputs {
+		inputs[t] = fmt.Sprintf("scaled/%d", t)
+		lines = append(lines, fmt.Sprintf("Gather(scaled,step_%d)->(%s){axis=1}", t, inputs[t]))
+	}
+	for _, layer := range lstmLayerNames {
+		if layer == "decoder_1" { // the bottleneck is its input at every step (LA1)
+			for t := range inputs {
+				inputs[t] = inputs[timesteps-1]
+			}
+		}
+		lines = append(lines, layerNodes(layer, inputs)...)
+		for t := range inputs {
+			inputs[t] = fmt.Sprintf("%s/%d/hidden", layer, t)
+		}
+	}
+	rows := make([]string, timesteps)
+	for t, h := range inputs {
+		rows[t] = h + "/row"
+		lines = append(lines, fmt.Sprintf("Unsqueeze(%s,axis_1)->(%s)", h, rows[t]))
+	}
+	lines = append(lines,
+		fmt.Sprintf("Concat(%s)->(decoded){axis=1}", strings.Join(rows, ",")),
+		"MatMul(decoded,dense.kernel)->(dense/product)",
+		"Add(dense/product,dense.bias)->(reconstructed)",
+	)
+	return append(lines, scoreNodes("scaled")...)
+}
+
+// layerNodes are the nodes of one LSTM layer (LA3). The first step has no state before it: no recurrent part, nothing to forget.
+func layerNodes(layer string, inputs []string) []string {
+	lines := []string{fmt.Sprintf("Concat(%s.kernel,%s.recurrent)->(%s/weights){axis=0}", layer, layer, layer)}
+	cell := ""
+	for t, x := range inputs {
+		at := fmt.Sprintf("%s/%d", layer, t)
+		if t == 0 {
+			lines = append(lines, fmt.Sprintf("MatMul(%s,%s.kernel)->(%s/product)", x, layer, at))
+		} else {
+			lines = append(lines,
+				fmt.Sprintf("Concat(%s,%s/%d/hidden)->(%s/input){axis=1}", x, layer, t-1, at),
+				fmt.Sprintf("MatMul(%s/input,%s/weights)->(%s/product)", at, layer, at))
+		}
+		lines = append(lines,
+			fmt.Sprintf("Add(%s/product,%s.bias)->(%s/total)", at, layer, at),
+			fmt.Sprintf("Split(%s/total,%s/gates_and_candidate)->(%s/gates_total,%s/candidate_total){axis=1}", at, layer, at, at),
+			fmt.Sprintf("Sigmoid(%s/gates_total)->(%s/gates)", at, at),
+			fmt.Sprintf("Split(%s/gates,%s/gates)->(%s/i,%s/f,%s/o){axis=1}", at, layer, at, at, at),
+			fmt.Sprintf("Tanh(%s/candidate_total)->(%s/candidate)", at, at),
+			fmt.Sprintf("Mul(%s/i,%s/candidate)->(%s/new)", at, at, at))
+		if t == 0 {
+			cell = at + "/new"
+		} else {
+			lines = append(lines,
+				fmt.Sprintf("Mul(%s/f,%s)->(%s/kept)", at, cell, at),
+				fmt.Sprintf("Add(%s/kept,%s/new)->(%s/cell)", at, at, at))
+			cell = at + "/cell"
+		}
+		lines = append(lines,
+			fmt.Sprintf("Tanh(%s)->(%s/tanh_cell)", cell, at),
+			fmt.Sprintf("Mul(%s/o,%s/tanh_cell)->(%s/hidden)", at, at, at))
+	}
+	return lines
+}
+
+// The parts that the layouts lstm.v1 and lstm.float32.v1 share.
+
+// scaleNodes are S1.
+func scaleNodes(output string) []string {
+	return []string{
+		fmt.Sprintf("Sub(samples,scaler_mean)->(%s/centred)", output),
+		fmt.Sprintf("Div(%s/centred,scaler_scale)->(%s/unclamped)", output, output),
+		fmt.Sprintf("Clip(%s/unclamped,clamp_low,clamp_high)->(%s)", output, output),
+	}
+}
+
+func scoreOutputs(features int) []string {
+	return []string{
+		"output score float32[?]",
+		"output is_anomaly bool[?]",
+		fmt.Sprintf("output contributions float32[?,%d]", features),
+		fmt.Sprintf("output expected float32[?,%d]", features),
+	}
+}
+
+func scoreInitializers(timesteps, features int) map[string]string {
+	return map[string]string{
+		"clamp_high":   "float64[]=[1e+15]",
+		"clamp_low":    "float64[]=[-1e+15]",
+		"count":        fmt.Sprintf("float64[]=[%v]", float64(timesteps*features)),
+		"last_step":    fmt.Sprintf("int64[]=[%d]", timesteps-1),
+		"over_time":    "int64[1]=[1]",
+		"scaler_mean":  fmt.Sprintf("float64[%d]", features),
+		"scaler_scale": fmt.Sprintf("float64[%d]", features),
+		"threshold":    "float64[]",
+		"zero":         "float64[]=[0]",
+	}
+}
+
+// scoreNodes are LA5 to LA8, from the scaled window and its reconstruction.
+func scoreNodes(scaled string) []string {
+	return []string{
+		fmt.Sprintf("Sub(%s,reconstructed)->(difference)", scaled),
+		"Mul(difference,difference)->(squared)",
+		"ReduceSum(squared,over_time)->(errors){keepdims=0}",
+		"ReduceSum(errors,over_time)->(errors/total){keepdims=1}",
+		"Div(errors/total,count)->(score/column)",
+		"Squeeze(score/column,over_time)->(score/float64)",
+		"Cast(score/float64)->(score){to=1}",
+		"Cast(score)->(score/published){to=11}",
+		"Greater(score/published,threshold)->(is_anomaly)",
+		"Div(errors,errors/total)->(share/unguarded)",
+		"Equal(errors/total,zero)->(errors/none)",
+		"Where(errors/none,zero,share/unguarded)->(share)",
+		"Cast(share)->(contributions){to=1}",
+		"Gather(reconstructed,last_step)->(last){axis=1}",
+		"Mul(last,scaler_scale)->(last/unscaled)",
+		"Add(last/unscaled,scaler_mean)->(expected/float64)",
+		"Cast(expected/float64)->(expected){to=1}",
+	}
+}

@@ -1,0 +1,20 @@
+package anomaly
+
+// zLimit bounds scaled values, so that every finite input has a finite score (rule S1).
+const zLimit = 1e15
+
+// scaler is z = clamp((x - mean) / scale) in float64 (rule S1). mean and scale are in raw units.
+type scaler struct{ mean, scale []float64 }
+
+// scale1 scales a value of feature j. Each operation rounds on its own; an overflow is an infinity that the clamp makes
+// finite. There is no 0/0 and no inf/inf: scale is finite and above 0.
+func (s scaler) scale1(x float64, j int) float64 {
+	z := float64(x-s.mean[j]) / s.scale[j]
+	if z > zLimit {
+		return zLimit
+	}
+	if z < -zLimit {
+		return -zLimit
+	}
+	return z
+}

@@ -1,0 +1,231 @@
+"""The command `dwcp-sidecar`: serve, score, check."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dwcp_sidecar.errors import ContractError
+
+# ONNX Runtime and gRPC are imported by the command that needs them: `--help` answers at once, `check` loads no gRPC.
+
+_SERVE = """examples:
+  dwcp-sidecar serve --models models/reference/v1
+  dwcp-sidecar serve --models models --unix /run/dwcp/score.sock
+  dwcp-sidecar serve --models models --listen 127.0.0.1:0 --unix /run/dwcp/score.sock --ready-file /run/dwcp/ready
+
+It prints one line when it answers: `ready ADDRESS... model_set=ID`. At SIGTERM or SIGINT health becomes NOT_SERVING,
+calls in flight finish, the exit status is 0; a second signal ends them. There is no TLS: beyond this machine, use a proxy.
+"""
+
+_SCORE = """examples:
+  dwcp-sidecar score --models models/reference/v1 < requests.jsonl > answers.jsonl
+  echo '{"id": 1, "detector": "isolation_forest", "samples": [[105.2, 10.5, 0.01, 1.2, 45.3, 58.7, 0.001]]}' |
+      dwcp-sidecar score --models models/reference/v1
+  dwcp-sidecar score --address 127.0.0.1:50051 --batch 1 < requests.jsonl
+
+One answer line per line, in order; an error of a line is its answer, and the exit status stays 0.
+"""
+
+_CHECK = """examples:
+  dwcp-sidecar check --models models/reference/v1
+  dwcp-sidecar check --models models && echo "fit to serve"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit status: 0, 1 for a refusal, 2 for wrong usage."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.models is None and arguments.address is None:
+        parser.error("score: give --models DIR, --address ADDRESS or both")
+    try:
+        return int(arguments.run(arguments))
+    except ContractError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(message: str) -> int:
+    print(f"dwcp-sidecar: error: {message}", file=sys.stderr)
+    return 1
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said once, by us
+    from dwcp_sidecar.model_set import ModelSet
+    from dwcp_sidecar.server.app import App, write_ready_file
+    from dwcp_sidecar.server.settings import DEFAULT_LISTEN, Settings, StartError
+
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stop, hurry = _stop_events()
+    try:
+        settings = Settings(
+            models=arguments.models,
+            listen=arguments.listen or (None if arguments.unix else DEFAULT_LISTEN),
+            unix=arguments.unix,
+            worker_threads=arguments.workers_threads,
+            grace=arguments.grace,
+            ready_file=arguments.ready_file,
+        )
+        app = App(ModelSet.open(settings.models), settings)
+        app.start()
+        line = " ".join(["ready", *app.addresses, f"model_set={app.models.id}"])
+        try:
+            if settings.ready_file is not None:
+                write_ready_file(settings.ready_file, line)
+            print(line, flush=True)
+            stop.wait()
+        finally:
+            stopped = app.stop(settings.grace)
+            if settings.ready_file is not None:
+                settings.ready_file.unlink(missing_ok=True)
+        while not stopped.wait(0.1):
+            if hurry.is_set():
+                app.stop(0)
+    except StartError as error:
+        return _fail(str(error))
+    return 0
+
+
+def _stop_events() -> tuple[threading.Event, threading.Event]:
+    """Events that the first and the second SIGTERM or SIGINT set."""
+    stop, hurry = threading.Event(), threading.Event()
+
+    def handle(*_: Any) -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+    return stop, hurry
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from dwcp_sidecar.executor import InProcess, execute, read_lines
+    from dwcp_sidecar.model_set import ModelSet
+
+    def run(backend: Any) -> int:
+        try:
+            execute(read_lines(sys.stdin.fileno()), sys.stdout.buffer, backend, arguments.batch)
+        except BrokenPipeError:  # the reader has enough, as `head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+    if arguments.address is None:
+        return run(InProcess(ModelSet.open(arguments.models, threads=arguments.threads)))
+
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import grpc
+
+    from dwcp_sidecar.client import Client
+    from dwcp_sidecar.model_set import identify
+    from dwcp_sidecar.remote import connect
+
+    wanted = identify(arguments.models) if arguments.models is not None else ""
+    try:
+        with Client(arguments.address) as client:
+            return run(connect(client, arguments.batch, wanted))
+    except grpc.RpcError as error:
+        return _fail(f"{arguments.address}: {error.code().name}: {error.details()}. Is a server running there?")
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from dwcp_sidecar.model_set import ModelSet
+
+    models = ModelSet.open(arguments.models)  # runs every golden case: a set that opens has passed all of them
+    rows = [("detector", "parity", "golden cases", "threshold", "files")]
+    for name, metadata in models.metadata.items():
+        if name not in models.models:
+            rows.append((name, "-", "-", repr(metadata.threshold), f"no graph: {metadata.graph.unavailable_reason}"))
+            continue
+        count = len(models.golden[name].cases)
+        parity = "EXACT" if models.models[name].exact else "TOLERANCE"
+        size = (models.path / metadata.graph.file).stat().st_size
+        files = f"{metadata.graph.file} {size:,} bytes"
+        rows.append((name, parity, f"{count} of {count} passed", repr(metadata.threshold), files))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(f"\nmodel set {models.id}\nin {models.path}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dwcp-sidecar", description="Scores network metrics with exported anomaly models.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, help: str, examples: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=help,
+            description=help[0].upper() + help[1:] + ".",
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        added.set_defaults(run=run)
+        return added
+
+    models_help = "folder with manifest.json, for example models/reference/v1"
+
+    serve = command("serve", _serve, "answer gRPC calls with one model set", _SERVE)
+    serve.add_argument("--models", type=Path, required=True, metavar="DIR", help=models_help)
+    serve.add_argument(
+        "--listen",
+        metavar="HOST:PORT",
+        help="TCP address; port 0 takes a free one (default: 127.0.0.1:50051, or no TCP when --unix is given)",
+    )
+    serve.add_argument("--unix", type=Path, metavar="PATH", help="unix socket, mode 0660; --listen adds TCP to it")
+    serve.add_argument(
+        "--workers-threads", type=int, default=8, metavar="N", help="calls handled at a time (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--grace",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="for calls in flight at the end (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--ready-file", type=Path, metavar="PATH", help="written when the server answers, removed at the end"
+    )
+
+    score = command("score", _score, "answer JSON lines from standard input", _SCORE)
+    source = "needed unless --address is given; with it, the server must have this very set in use"
+    score.add_argument("--models", type=Path, metavar="DIR", help=f"{models_help}; {source}")
+    score.add_argument("--address", metavar="ADDRESS", help="score on a server: HOST:PORT or unix:PATH")
+    score.add_argument(
+        "--batch",
+        type=_between(1, 16_384),
+        default=64,
+        metavar="N",
+        help="most lines scored at once; no answer depends on it (default: %(default)s)",
+    )
+    score.add_argument(
+        "--threads",
+        type=_between(1, 1024),
+        default=1,
+        metavar="N",
+        help="ONNX Runtime threads; no answer depends on it (default: %(default)s)",
+    )
+
+    check = command("check", _check, "open a model set, audit it and run its golden vectors", _CHECK)
+    check.add_argument("--models", type=Path, required=True, metavar="DIR", help=models_help)
+    return parser
+
+
+def _between(least: int, most: int) -> Any:
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
+        return int(text)
+
+    return number

@@ -1,0 +1,139 @@
+"""One model of a set, executed by ONNX Runtime: scores single requests and batches to the same bits."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from dwcp.anomaly.v1 import model_pb2
+from dwcp_sidecar import detectors
+from dwcp_sidecar.calibration import Calibration
+from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.features import check_batch, check_samples
+from dwcp_sidecar.verdicts import Explain, Verdicts
+
+__all__ = ["Explain", "Model", "Verdicts"]
+
+# Items handed to ONNX Runtime at once: larger pieces leave the processor's caches. No score depends on it (W4).
+_PIECE = {model_pb2.DETECTOR_ISOLATION_FOREST: 4096, model_pb2.DETECTOR_LSTM_AUTOENCODER: 256}
+
+
+class Model:
+    """A detector with its graph, threshold and calibration.
+
+    Built by `ModelSet`, which has audited the parts. Safe to call from several threads.
+
+    Args:
+        metadata: the model's metadata.
+        graph: bytes of its ONNX file.
+        threads: ONNX Runtime threads; scores do not depend on it (P2).
+
+    Raises:
+        ContractError: GRAPH_INVALID when ONNX Runtime refuses the graph.
+    """
+
+    def __init__(self, metadata: model_pb2.ModelMetadata, graph: bytes, threads: int = 1) -> None:
+        self.metadata = metadata
+        self.name = metadata.model_type
+        self.detector = detectors.BY_NAME[metadata.model_type]
+        self.feature_names = list(metadata.feature_names)
+        self.timesteps = metadata.timesteps if metadata.HasField("timesteps") else 1
+        self.threshold = metadata.threshold
+        self.exact = metadata.parity_class == model_pb2.PARITY_CLASS_EXACT
+        self.calibration = Calibration(np.array(metadata.calibration.scores, np.float32))
+        self._is_forest = self.detector == model_pb2.DETECTOR_ISOLATION_FOREST
+        self._session = _session(graph, threads, metadata.graph.file)
+        self._outputs = ["score", "is_anomaly"] + (["depth_sum"] if self._is_forest else [])
+        self._no_occlusion = np.zeros((1, len(self.feature_names)), bool)
+        # Contributions are part of the graph; without this ONNX Runtime computes them also when nobody fetches them.
+        self._only_fetched = ort.RunOptions()
+        self._only_fetched.only_execute_path_to_fetches = True
+
+    def score(self, samples: Sequence[Sequence[float]], explain: Explain = Explain.ALWAYS) -> Verdicts:
+        """Scores one request: the last sample (W1) or the last full window (W2).
+
+        Args:
+            samples: oldest first, raw values in schema order.
+
+        Returns:
+            Verdicts with `n = 1`.
+
+        Raises:
+            ContractError: the first fault in the order of E2.
+        """
+        return self.run(check_samples(samples, self.feature_names, self.timesteps)[np.newaxis], explain)
+
+    def score_batch(self, rows: Any, explain: Explain = Explain.NEVER, *, series: bool = False) -> Verdicts:
+        """Scores many items, each to the same bits as `score` (W4).
+
+        Args:
+            rows: raw values `[n, features]` or `[items, timesteps, features]`.
+            series: the rows are one series, oldest first; every full window is an item.
+
+        Raises:
+            ContractError: the first fault in the order of E2.
+        """
+        return self.run(check_batch(rows, self.feature_names, self.timesteps, series=series), explain)
+
+    def run(self, items: np.ndarray, explain: Explain) -> Verdicts:
+        """Scores checked items, float64 `[n, timesteps, features]`."""
+        piece = _PIECE[self.detector]
+        if len(items) <= piece:
+            return self._run_piece(items, explain)
+        parts = [self._run_piece(items[i : i + piece], explain) for i in range(0, len(items), piece)]
+        return Verdicts(
+            *(
+                None if getattr(parts[0], name) is None else np.concatenate([getattr(part, name) for part in parts])
+                for name in Verdicts.__dataclass_fields__
+            )
+        )
+
+    def _run_piece(self, items: np.ndarray, explain: Explain) -> Verdicts:
+        samples = items[:, 0] if self._is_forest else items
+        count, width = len(items), len(self.feature_names)
+        contributions = np.zeros((count, width), np.float32)
+        expected = np.zeros((count, width), np.float32)
+        explained = np.zeros(count, bool)
+        if explain == Explain.ALWAYS:
+            *head, contributions, expected = self._fetch(samples, explained=True)
+            explained[:] = True
+        else:
+            head = self._fetch(samples, explained=False)
+            alarms = head[1]
+            if explain == Explain.ALARMS and alarms.any():
+                contributions[alarms], expected[alarms] = self._fetch(samples[alarms], explained=True)[-2:]
+                explained = alarms
+        scores, is_anomaly = head[:2]
+        return Verdicts(
+            scores=scores,
+            is_anomaly=is_anomaly,
+            p_values=self.calibration.p_values(scores),
+            levels=self.calibration.levels(scores, is_anomaly),
+            contributions=contributions,
+            expected=expected,
+            explained=explained,
+            depth_sums=head[2] if self._is_forest else None,
+        )
+
+    def _fetch(self, samples: np.ndarray, *, explained: bool) -> list[np.ndarray]:
+        feeds = {"samples": samples}
+        if explained:
+            return self._session.run([*self._outputs, "contributions", "expected"], feeds)
+        if self._is_forest:
+            feeds["occlusion"] = self._no_occlusion
+        return self._session.run(self._outputs, feeds, self._only_fetched)
+
+
+def _session(graph: bytes, threads: int, name: str) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # what goes wrong is raised, with the file's name
+    try:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has no common base class for its errors
+        raise ContractError(
+            "GRAPH_INVALID", name, f"ONNX Runtime refuses {name}: {str(error).splitlines()[0]}. Publish the set again."
+        ) from None

@@ -1,0 +1,50 @@
+"""Thresholds and calibration in the form that the contract wants (rules D2, IF5, C1)."""
+
+from decimal import Decimal, localcontext
+
+import numpy as np
+
+from dwcp_sidecar.audit import LEAF_GRID
+
+MAX_CALIBRATION_SCORES = 2_000
+
+
+def midpoint_threshold(threshold: float) -> float:
+    """The midpoint of two neighbouring float32 numbers that lies nearest to a threshold (D2).
+
+    Args:
+        threshold: as trained, finite and above 0.
+
+    Raises:
+        ValueError: when it is not a positive finite float32.
+    """
+    if not (np.isfinite(threshold) and 0 < threshold < np.finfo(np.float32).max / 2):
+        raise ValueError(f"threshold {threshold!r} is not a positive finite number; check the training data")
+    near = np.float32(threshold)
+    candidates = [
+        (float(low) + float(np.nextafter(low, np.float32(np.inf)))) / 2
+        for low in (np.nextafter(near, np.float32(0)), near)
+    ]
+    return min(candidates, key=lambda candidate: abs(candidate - threshold))
+
+
+def depth_threshold(threshold: float, rate: float) -> float:
+    """The smallest multiple of 2^-40 whose score is not above the threshold, in exact arithmetic (IF5).
+
+    Args:
+        threshold: on the score, between 0 and 1.
+        rate: `score_rate`, negative.
+    """
+    with localcontext() as context:
+        context.prec = 60
+        depth = Decimal(threshold).ln() / Decimal(2).ln() / Decimal(rate)
+        steps = depth * Decimal(int(LEAF_GRID))
+        return float(int(steps.to_integral_value(rounding="ROUND_CEILING"))) / LEAF_GRID
+
+
+def calibration_scores(scores: np.ndarray, seed: int) -> np.ndarray:
+    """At most 2,000 of the held-out scores, ascending (C1). Drawn at random: a part of an exchangeable set is one too."""
+    scores = np.asarray(scores, np.float32)
+    if len(scores) > MAX_CALIBRATION_SCORES:
+        scores = np.random.default_rng(seed).choice(scores, MAX_CALIBRATION_SCORES, replace=False)
+    return np.sort(scores)

@@ -1,0 +1,1 @@
+"""Detectors: how each is fitted. `registry.py` lists them."""

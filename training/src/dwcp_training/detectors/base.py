@@ -1,0 +1,125 @@
+"""What fitting a detector gives, whatever the detector."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from dwcp.anomaly.v1 import features_pb2, model_pb2
+from dwcp_training.data.telemetry import Telemetry
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Unrounded answers of a float64 reference for `n` items of `f` features.
+
+    Attributes:
+        scores: float64 `[n]`.
+        is_anomaly: bool `[n]`, from the unrounded score or the exact depth sum.
+        contributions: float64 `[n, f]`.
+        expected: float64 `[n, f]`, raw units.
+        depth_sums: float64 `[n]`, isolation forest only.
+    """
+
+    scores: Floats
+    is_anomaly: NDArray[np.bool_]
+    contributions: Floats
+    expected: Floats
+    depth_sums: Floats | None = None
+
+
+class Reference(Protocol):
+    """An independent float64 implementation: scikit-learn's or Keras' trees and weights without the exported graph."""
+
+    def evaluate(self, items: Floats) -> Evaluation:
+        """Evaluates finite raw items, float64 `[n, timesteps, features]`."""
+        ...
+
+
+class Progress(Protocol):
+    """Receives the progress of long work."""
+
+    def __call__(self, done: int, total: int, text: str) -> None: ...
+
+
+def silent(done: int, total: int, text: str) -> None:
+    """A Progress that shows nothing."""
+
+
+@dataclass
+class Fitted:
+    """A fitted detector, before export.
+
+    Attributes:
+        metadata: all of it but `graph` and `calibration`.
+        graph: builds the ONNX graph; may raise anything a converter raises.
+        cross_check: compares a built graph with other converters; returns the findings in words, raises on a difference.
+        operators: operator counts that the graph must have.
+        layout: name of the graph's layout (G2).
+        precision: `float64` or `float32`.
+        reference: float64 implementation.
+        fitted_items: what the model was fitted on, float64 `[n, timesteps, features]`, raw.
+        held_out_items: normal items it has not seen, likewise.
+        byproducts: file name to bytes, for people and other tools.
+        files: names of the seed document for metadata and graph.
+        facts: what to tell the person who trains, label to text.
+    """
+
+    metadata: model_pb2.ModelMetadata
+    graph: Callable[[], onnx.ModelProto]
+    cross_check: Callable[[onnx.ModelProto], dict[str, str]]
+    operators: dict[str, int] | None
+    layout: str
+    precision: str
+    reference: Reference
+    fitted_items: Floats
+    held_out_items: Floats
+    byproducts: dict[str, bytes]
+    metadata_file: str
+    graph_file: str
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def common_metadata(telemetry: Telemetry, model_type: str, mean: Floats, scale: Floats, fitted_values: Floats) -> model_pb2.ModelMetadata:
+    """The metadata that every detector has.
+
+    Args:
+        telemetry: the training data as read.
+        mean, scale: of the scaler.
+        fitted_values: raw rows that were fitted on, for the medians (IF6).
+    """
+    metadata = model_pb2.ModelMetadata(
+        schema_version=1,
+        model_type=model_type,
+        n_features=len(telemetry.schema.names),
+        feature_names=telemetry.schema.names,
+        feature_schema=features_pb2.FeatureSchema(**telemetry.schema.model_dump()),
+        cadence_seconds=telemetry.cadence_seconds or 0.0,
+        scaler=model_pb2.Scaler(mean=mean, scale=scale),
+        reference_values=np.median(fitted_values, axis=0),
+    )
+    record = metadata.training
+    record.data_source = telemetry.source
+    record.rows_read = telemetry.report.rows_read
+    record.first_timestamp, record.last_timestamp = telemetry.first_timestamp, telemetry.last_timestamp
+    record.warnings.extend(telemetry.report.warnings)
+    for reason, rows in telemetry.report.dropped.items():
+        record.dropped[reason] = rows
+    return metadata
+
+
+def clamp_scaled(items: Floats, mean: Floats, scale: Floats) -> Floats:
+    """S1 in numpy: `clamp((x - mean) / scale)`."""
+    with np.errstate(over="ignore"):
+        return np.clip((items - mean) / scale, -1e15, 1e15)
+
+
+def shares(parts: Floats) -> Floats:
+    """Each row divided by its sum; rows whose sum is 0 stay 0."""
+    total = parts.sum(axis=1, keepdims=True)
+    return np.divide(parts, total, out=np.zeros_like(parts), where=total != 0)

@@ -1,0 +1,149 @@
+"""Isolation forest: standard scaler, scikit-learn's forest, exact export (S1-10; rules IF1 to IF8)."""
+
+import pickle
+
+import numpy as np
+import onnx
+from sklearn.ensemble import IsolationForest
+from sklearn.preprocessing import StandardScaler
+
+from dwcp.anomaly.v1 import model_pb2
+from dwcp_sidecar.audit import LEAF_GRID
+from dwcp_training.calibrate import depth_threshold, midpoint_threshold
+from dwcp_training.data.telemetry import Telemetry
+from dwcp_training.data.windows import time_split
+from dwcp_training.detectors.base import Evaluation, Fitted, Floats, Progress, clamp_scaled, common_metadata, shares, silent
+from dwcp_training.export.crosscheck_forest import cross_check_forest
+from dwcp_training.export.forest import LAYOUT, OPERATORS, average_path_length, export_forest, score_rate
+from dwcp_training.profiles import IsolationForestDefaults
+
+HELD_OUT = 0.2
+"""Share of the rows, the last ones, that the forest does not see and that calibrate its p-values (C3)."""
+
+
+class ForestReference:
+    """scikit-learn's trees, walked by scikit-learn, summed by the rules IF2 to IF7."""
+
+    def __init__(self, forest: IsolationForest, scaler: StandardScaler, metadata: model_pb2.ModelMetadata) -> None:
+        self._forest = forest
+        self._mean, self._scale = scaler.mean_, scaler.scale_
+        self._metadata = metadata
+        self._reference = np.array(metadata.reference_values)
+        self._leaf_weights = [self._weights(estimator) for estimator in forest.estimators_]
+
+    @staticmethod
+    def _weights(estimator) -> Floats:
+        tree = estimator.tree_
+        depth = np.zeros(tree.node_count)
+        for node in range(tree.node_count):  # children come after their parent
+            for child in (tree.children_left[node], tree.children_right[node]):
+                if child >= 0:
+                    depth[child] = depth[node] + 1
+        paths = [d + average_path_length(int(n)) for d, n in zip(depth, tree.n_node_samples, strict=True)]
+        return np.rint(np.array(paths) * LEAF_GRID) / LEAF_GRID
+
+    def depth_sums(self, scaled: Floats) -> Floats:
+        """IF1 and IF3 for scaled rows `[n, features]`; float64 `[n]`."""
+        narrow = scaled.astype(np.float32)
+        total = np.zeros(len(narrow))
+        for estimator, columns, weights in zip(
+            self._forest.estimators_, self._forest.estimators_features_, self._leaf_weights, strict=True
+        ):
+            total += weights[estimator.tree_.apply(np.ascontiguousarray(narrow[:, columns]))]
+        return total
+
+    def splits(self) -> dict[int, Floats]:
+        """Feature index to the scaled thresholds of all splits on it."""
+        found: dict[int, list[float]] = {}
+        for estimator, columns in zip(self._forest.estimators_, self._forest.estimators_features_, strict=True):
+            tree = estimator.tree_
+            for node in np.flatnonzero(tree.children_left >= 0):
+                found.setdefault(int(columns[tree.feature[node]]), []).append(float(tree.threshold[node]))
+        return {feature: np.array(thresholds) for feature, thresholds in found.items()}
+
+    def evaluate(self, items: Floats) -> Evaluation:
+        scaled = clamp_scaled(items[:, -1], self._mean, self._scale)
+        reference = clamp_scaled(self._reference, self._mean, self._scale)
+        depth = self.depth_sums(scaled)
+        gains = np.zeros_like(scaled)
+        for j in range(scaled.shape[1]):
+            replaced = scaled.copy()
+            replaced[:, j] = reference[j]
+            gains[:, j] = np.maximum(self.depth_sums(replaced) - depth, 0)
+        none = gains.sum(axis=1, keepdims=True) == 0
+        return Evaluation(
+            scores=np.exp2(depth * self._metadata.forest.score_rate),
+            is_anomaly=depth < self._metadata.forest.depth_threshold,
+            contributions=shares(np.where(none, scaled * scaled, gains)),
+            expected=np.broadcast_to(self._reference, scaled.shape),
+            depth_sums=depth,
+        )
+
+
+def fit_isolation_forest(
+    telemetry: Telemetry, settings: IsolationForestDefaults, progress: Progress = silent
+) -> Fitted:
+    """Fits scaler and forest on all but the last fifth of the rows.
+
+    Raises:
+        DataError: when there are too few rows.
+    """
+    progress(0, 3, "fitting the scaler")
+    fit_part, held_out = time_split(telemetry, HELD_OUT, gap=1)
+    scaler = StandardScaler().fit(fit_part.values)
+    scaled = scaler.transform(fit_part.values)
+    progress(1, 3, f"growing {settings.n_estimators} trees")
+    forest = IsolationForest(
+        n_estimators=settings.n_estimators,
+        contamination=settings.contamination,
+        max_samples=settings.max_samples,
+        max_features=settings.max_features,
+        bootstrap=settings.bootstrap,
+        random_state=settings.seed,
+    ).fit(scaled)
+    progress(2, 3, "threshold")
+    threshold = midpoint_threshold(-float(forest.offset_))
+    forest.offset_ = -threshold  # the pickle decides as the contract does (D2)
+    rate = score_rate(len(forest.estimators_), forest._max_samples)
+
+    metadata = common_metadata(telemetry, "isolation_forest", scaler.mean_, scaler.scale_, fit_part.values)
+    metadata.n_estimators = settings.n_estimators
+    metadata.contamination = settings.contamination
+    metadata.threshold = threshold
+    metadata.parity_class = model_pb2.PARITY_CLASS_EXACT
+    metadata.forest.max_samples = forest._max_samples
+    metadata.forest.depth_threshold = depth_threshold(threshold, rate)
+    metadata.forest.score_rate = rate
+    metadata.training.seed = settings.seed
+    metadata.training.fitted_on, metadata.training.held_out = len(fit_part), len(held_out)
+    reference = np.array(metadata.reference_values)
+
+    scores = -forest.score_samples(scaled)
+    metadata.training.history["score_range"].values.extend([scores.min(), scores.max()])
+    progress(3, 3, "done")
+
+    def build() -> onnx.ModelProto:
+        return export_forest(
+            forest, scaler, reference, metadata.feature_names, threshold, metadata.forest.depth_threshold
+        )
+
+    return Fitted(
+        metadata=metadata,
+        graph=build,
+        cross_check=lambda model: cross_check_forest(model, forest, scaler, fit_part.values),
+        operators=OPERATORS,
+        layout=LAYOUT,
+        precision="float64",
+        reference=ForestReference(forest, scaler, metadata),
+        fitted_items=fit_part.values[:, np.newaxis],
+        held_out_items=held_out.values[:, np.newaxis],
+        byproducts={"isolation_forest.pkl": pickle.dumps(forest), "scaler.pkl": pickle.dumps(scaler)},
+        metadata_file="model_metadata.json",
+        graph_file="isolation_forest.onnx",
+        facts={
+            "rows": f"{len(fit_part):,} fitted, {len(held_out):,} held out, {telemetry.report.rows_read:,} read",
+            "scores": f"{scores.min():.4f} to {scores.max():.4f} on the fitted rows",
+            "threshold": f"{threshold:.6f}: {(scores > threshold).sum():,} of {len(scores):,} fitted rows lie above "
+            f"({100 * (scores > threshold).mean():.2f} %)",
+        },
+    )

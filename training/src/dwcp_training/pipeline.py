@@ -1,0 +1,143 @@
+"""From telemetry to a published model set: fit, export, cross-check, calibrate, golden vectors, publish."""
+
+import logging
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from dwcp.anomaly.v1 import golden_pb2
+from dwcp_sidecar.audit import audit_graph, audit_metadata
+from dwcp_sidecar.model import Explain, Model
+from dwcp_sidecar.model_set import ModelSet
+from dwcp_sidecar.onnx_file import OnnxFile
+from dwcp_training.calibrate import calibration_scores
+from dwcp_training.data.fingerprint import fingerprint
+from dwcp_training.data.telemetry import Telemetry
+from dwcp_training.detectors.base import Fitted, Progress, silent
+from dwcp_training.detectors.registry import DETECTORS
+from dwcp_training.export.graph import operator_counts
+from dwcp_training.golden import make_golden
+from dwcp_training.golden.drafts import drafts_for
+from dwcp_training.publish import Candidate, check_writable, publish
+
+log = logging.getLogger("dwcp.training")
+
+LIBRARIES = ("scikit-learn", "numpy", "keras", "tensorflow-cpu", "onnx", "onnxruntime", "skl2onnx", "tf2onnx")
+
+
+class ExportCheckError(RuntimeError):
+    """The exported graph is not what was asked for."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Outcome of a training run.
+
+    Attributes:
+        models: the published set.
+        detector: name of what was trained.
+        facts: what to tell the person who trains, label to text.
+        warning: why there is no ONNX graph, or an empty text.
+    """
+
+    models: ModelSet
+    detector: str
+    facts: dict[str, str]
+    warning: str
+
+
+def train(
+    detector: str,
+    telemetry: Telemetry,
+    settings: BaseModel,
+    output: Path,
+    progress: Progress = silent,
+    **options: Any,
+) -> Trained:
+    """Trains one detector and publishes it into a folder.
+
+    Args:
+        detector: name in the registry.
+        telemetry: confirmed-normal data.
+        settings: the detector's hyperparameters.
+        output: folder of the model set.
+        options: further arguments of the detector's fit, for example `precision`.
+
+    Raises:
+        DataError: when there is too little data.
+        PublishError: when the folder cannot be written.
+        ContractError: when the set does not pass its own verification.
+    """
+    check_writable(output)
+    fitted = DETECTORS[detector].fit(telemetry, settings, progress, **options)
+    record = fitted.metadata.training
+    record.data_fingerprint = fingerprint(telemetry.values)
+    for name, setting in settings.model_dump().items():
+        record.hyperparameters[name] = str(setting)
+    for library in LIBRARIES:
+        record.library_versions[library] = version(library)
+    record.library_versions["python"] = platform.python_version()
+
+    candidate, warning = export(detector, fitted, settings.seed)
+    models = publish(output, [candidate])
+    facts = {**fitted.facts, "model set": f"{models.id[:16]} in {output}"}
+    if candidate.golden:
+        facts["golden vectors"] = f"{len(candidate.golden.cases)} cases, all passed"
+    return Trained(models, detector, facts, warning)
+
+
+def export(detector: str, fitted: Fitted, seed: int) -> tuple[Candidate, str]:
+    """Exports, cross-checks, calibrates and makes golden vectors.
+
+    A failing conversion is a warning, never a lost training run (S1-9): the candidate then has no graph, and says why.
+    """
+    metadata = fitted.metadata
+    graph: bytes | None = None
+    golden: golden_pb2.GoldenFile | None = None
+    warning = ""
+    try:
+        graph, golden = _exported(fitted, seed)
+    except Exception as error:  # whatever a converter raises
+        warning = f"no ONNX graph: {type(error).__name__}: {error}"
+        log.warning("%s. The other artifacts are written.", warning, exc_info=log.isEnabledFor(logging.DEBUG))
+        metadata.ClearField("graph")
+        metadata.graph.unavailable_reason = warning
+        scores = fitted.reference.evaluate(fitted.held_out_items).scores
+        _calibrate(fitted, scores.astype(np.float32), seed)
+    return Candidate(detector, fitted.metadata_file, metadata, graph, golden, fitted.byproducts), warning
+
+
+def _exported(fitted: Fitted, seed: int) -> tuple[bytes, golden_pb2.GoldenFile]:
+    metadata = fitted.metadata
+    onnx_model = fitted.graph()
+    counts = operator_counts(onnx_model)
+    if fitted.operators is not None and counts != dict(sorted(fitted.operators.items())):
+        raise ExportCheckError(f"operators of the graph are {counts}, wanted {fitted.operators}")
+    graph = onnx_model.SerializeToString(deterministic=True)
+    metadata.graph.file, metadata.graph.available = fitted.graph_file, True
+    metadata.graph.layout, metadata.graph.precision = fitted.layout, fitted.precision
+    for operator, count in counts.items():
+        metadata.graph.operator_counts[operator] = count
+    for other, finding in fitted.cross_check(onnx_model).items():
+        fitted.facts[f"against {other}"] = finding
+
+    # Calibrated by the code that serves: with provisional calibration the model can already score.
+    metadata.calibration.scores.append(0.0)
+    _calibrate(fitted, Model(metadata, graph).run(fitted.held_out_items, Explain.NEVER).scores, seed)
+    audit_metadata(metadata, fitted.metadata_file)
+    audit_graph(metadata, OnnxFile.parse(graph, fitted.graph_file))
+    model = Model(metadata, graph)
+    golden = make_golden(model, fitted.reference, drafts_for(fitted, seed))
+    return graph, golden
+
+
+def _calibrate(fitted: Fitted, scores: np.ndarray, seed: int) -> None:
+    calibration = fitted.metadata.calibration
+    del calibration.scores[:]
+    calibration.scores.extend(calibration_scores(scores, seed).tolist())
+    calibration.source = f"{len(calibration.scores)} of {len(scores)} held-out scores, the end of the training data by time"

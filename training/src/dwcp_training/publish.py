@@ -1,0 +1,204 @@
+"""Publishes model sets: written aside, verified as a reader would, switched in one rename (rules A1, A2, A6)."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dwcp.anomaly.v1 import golden_pb2, model_pb2
+from dwcp_sidecar import detectors, protojson
+from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.model_set import MANIFEST, ModelSet, resolve
+
+RELEASES = "releases"
+CURRENT = "current"
+ID_DIGITS = 16
+KEPT_RELEASES = 5
+
+
+class PublishError(RuntimeError):
+    """The output cannot be written; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model to publish.
+
+    Attributes:
+        detector: its name.
+        metadata_file: name of its metadata file.
+        metadata: the metadata; `graph.file` names the graph, if there is one.
+        graph: bytes of the graph, or None when there is none.
+        golden: golden vectors, or None without a graph.
+        byproducts: file name to bytes.
+    """
+
+    detector: str
+    metadata_file: str
+    metadata: model_pb2.ModelMetadata
+    graph: bytes | None
+    golden: golden_pb2.GoldenFile | None
+    byproducts: Mapping[str, bytes]
+
+    @property
+    def golden_file(self) -> str:
+        return f"{self.detector}.golden.json" if self.golden else ""
+
+    def serving_files(self) -> dict[str, bytes]:
+        """File name to bytes of what is needed to serve."""
+        files = {self.metadata_file: protojson.dumps(self.metadata).encode()}
+        if self.graph is not None and self.golden is not None:
+            files[self.metadata.graph.file] = self.graph
+            files[self.golden_file] = protojson.dumps(self.golden).encode()
+        return files
+
+
+def check_writable(output: Path) -> None:
+    """Creates the output folder; called before anything is trained.
+
+    Raises:
+        PublishError: when nothing can be written there.
+    """
+    probe = output / f".probe-{os.getpid()}"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise PublishError(
+            f"--output {output}: cannot be written ({error.strerror}). Name a folder that you may write to."
+        ) from None
+
+
+def publish(output: Path, candidates: list[Candidate]) -> ModelSet:
+    """Publishes models into a folder, beside the models of other detectors that are already there.
+
+    Returns:
+        The published set, opened and verified.
+
+    Raises:
+        PublishError: when the folder cannot be written.
+        ContractError: when the set does not pass its own verification; the set in use stays.
+    """
+    check_writable(output)
+    try:
+        with _locked(output):
+            return _publish(output, candidates)
+    except OSError as error:
+        raise PublishError(f"--output {output}: {error}. The set in use was not touched.") from None
+
+
+def _publish(output: Path, candidates: list[Candidate]) -> ModelSet:
+    entries, serving, byproducts = _others(output, {candidate.detector for candidate in candidates})
+    for candidate in candidates:
+        entries[candidate.detector] = model_pb2.ModelEntry(
+            detector=detectors.BY_NAME[candidate.detector],
+            metadata=candidate.metadata_file,
+            graph=candidate.metadata.graph.file,
+            golden=candidate.golden_file,
+        )
+        serving |= candidate.serving_files()
+        byproducts |= candidate.byproducts
+    manifest = protojson.dumps(_manifest(entries, serving, byproducts)).encode()
+    release = output / RELEASES / hashlib.sha256(manifest).hexdigest()[:ID_DIGITS]
+    aside = output / RELEASES / f".writing-{os.getpid()}"
+    try:
+        aside.mkdir(parents=True)
+        for name, data in {**serving, **byproducts, MANIFEST: manifest}.items():
+            _write(aside / name, data)
+        ModelSet.open(aside)
+        if release.exists():  # the same bytes were published before, or were damaged since
+            shutil.rmtree(release)
+        aside.rename(release)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    _link(output / CURRENT, Path(RELEASES) / release.name)
+    names = sorted(set(serving) | set(byproducts)) + [MANIFEST]  # the manifest last: a new folder is complete when it has one
+    for name in names:
+        _link(output / name, Path(CURRENT) / name)
+    for link in output.iterdir():
+        if link.is_symlink() and not link.exists():  # a file that the new set no longer has
+            link.unlink()
+    _prune(output, release.name)
+    return ModelSet.open(output)
+
+
+def _others(output: Path, replaced: set[str]) -> tuple[dict[str, model_pb2.ModelEntry], dict[str, bytes], dict[str, bytes]]:
+    """Entries and files of the models already there that are not replaced. A damaged set is not carried on."""
+    entries: dict[str, model_pb2.ModelEntry] = {}
+    serving: dict[str, bytes] = {}
+    byproducts: dict[str, bytes] = {}
+    try:
+        ModelSet.open(output)
+    except ContractError:
+        return entries, serving, byproducts
+    folder = resolve(output)
+    manifest = protojson.parse((folder / MANIFEST).read_bytes(), model_pb2.Manifest(), MANIFEST)
+    for entry in manifest.models:
+        name = detectors.NAMES[entry.detector]
+        if name in replaced:
+            continue
+        entries[name] = entry
+        for file in filter(None, (entry.metadata, entry.graph, entry.golden)):
+            serving[file] = (folder / file).read_bytes()
+        for file in BYPRODUCTS[name]:
+            if (folder / file).exists():
+                byproducts[file] = (folder / file).read_bytes()
+    return entries, serving, byproducts
+
+
+BYPRODUCTS = {
+    "isolation_forest": ("isolation_forest.pkl", "scaler.pkl"),
+    "lstm_autoencoder": ("lstm_autoencoder.h5", "lstm_autoencoder.keras", "lstm_scaler.pkl"),
+}
+"""Files that each detector leaves for people and other tools."""
+
+
+def _manifest(
+    entries: Mapping[str, model_pb2.ModelEntry], serving: Mapping[str, bytes], byproducts: Mapping[str, bytes]
+) -> model_pb2.Manifest:
+    files = [(name, data, model_pb2.FILE_ROLE_SERVING) for name, data in serving.items()]
+    files += [(name, data, model_pb2.FILE_ROLE_BYPRODUCT) for name, data in byproducts.items()]
+    return model_pb2.Manifest(
+        schema_version=1,
+        models=sorted(entries.values(), key=lambda entry: entry.detector),
+        files=[
+            model_pb2.FileEntry(path=name, sha256=hashlib.sha256(data).hexdigest(), size=len(data), role=role)
+            for name, data, role in sorted(files)
+        ],
+    )
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """One writer at a time: the scripts of two detectors may run side by side."""
+    with (output / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _link(link: Path, target: Path) -> None:
+    """Points a symbolic link at a target in one rename."""
+    new = link.with_name(f".{link.name}-{os.getpid()}")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    new.replace(link)
+
+
+def _prune(output: Path, keep: str) -> None:
+    """Removes all but the newest releases; the one in use always stays."""
+    releases = [path for path in (output / RELEASES).iterdir() if not path.name.startswith(".") and path.name != keep]
+    releases.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in releases[KEPT_RELEASES - 1 :]:
+        shutil.rmtree(old, ignore_errors=True)

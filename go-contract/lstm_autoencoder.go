@@ -4,8 +4,8 @@ import "sync"
 
 // lstmAutoencoder is the native scorer of an LSTM autoencoder (rules LA1 to LA8), in float64.
 //
-// Nearly all of its time goes into products of a vector with a matrix. A matrix is stored in blocks of 8 columns, so that 8
-// sums run side by side in registers; the four gates of a unit are neighbours.
+// Nearly all of its time goes into products of a vector with a matrix. A matrix is stored in blocks of 6 columns, so that 6
+// sums run side by side in registers (8 would spill); the four gates of a unit are neighbours.
 type lstmAutoencoder struct {
 	scaler
 	threshold           float64
@@ -30,41 +30,46 @@ type networkWeights struct {
 	denseKernel, denseBias []float64
 }
 
-// column8 is one row of a block of 8 columns.
-type column8 [8]float64
+// blockColumns is the number of columns in a block of a matrix.
+const blockColumns = 6
 
-// matrix is a matrix [in, columns] with a bias, in blocks of 8 columns; the last block is filled up with zeros.
+// block is one row of a block of columns.
+type block [blockColumns]float64
+
+// matrix is a matrix [in, columns] with a bias, in blocks of columns; the last block is filled up with zeros.
 type matrix struct {
 	in     int
 	blocks int
 	// weights has block after block, each of `in` rows.
-	weights []column8
-	bias    []column8
+	weights []block
+	bias    []block
 }
+
+func blocksOf(columns int) int { return (columns + blockColumns - 1) / blockColumns }
 
 // newMatrix packs w [in, columns]. Column c of the result is column source(c) times factor(c).
 func newMatrix(w, bias []float64, in, columns int, column func(c int) (source int, factor float64)) *matrix {
-	m := &matrix{in: in, blocks: (columns + 7) / 8}
-	m.weights = make([]column8, m.blocks*in)
-	m.bias = make([]column8, m.blocks)
+	m := &matrix{in: in, blocks: blocksOf(columns)}
+	m.weights = make([]block, m.blocks*in)
+	m.bias = make([]block, m.blocks)
 	for c := range columns {
 		source, factor := column(c)
 		for k := range in {
-			m.weights[c/8*in+k][c%8] = factor * w[k*columns+source]
+			m.weights[c/blockColumns*in+k][c%blockColumns] = factor * w[k*columns+source]
 		}
 		if bias != nil {
-			m.bias[c/8][c%8] = factor * bias[source]
+			m.bias[c/blockColumns][c%blockColumns] = factor * bias[source]
 		}
 	}
 	return m
 }
 
 // addTo adds x times the matrix to sums, one entry per block.
-func (m *matrix) addTo(sums []column8, x []float64) {
+func (m *matrix) addTo(sums []block, x []float64) {
 	for p := range sums {
 		w := m.weights[p*m.in:][:len(x)]
 		acc := &sums[p]
-		a0, a1, a2, a3, a4, a5, a6, a7 := acc[0], acc[1], acc[2], acc[3], acc[4], acc[5], acc[6], acc[7]
+		a0, a1, a2, a3, a4, a5 := acc[0], acc[1], acc[2], acc[3], acc[4], acc[5]
 		for k, v := range x {
 			b := &w[k]
 			a0 += float64(b[0] * v)
@@ -73,10 +78,8 @@ func (m *matrix) addTo(sums []column8, x []float64) {
 			a3 += float64(b[3] * v)
 			a4 += float64(b[4] * v)
 			a5 += float64(b[5] * v)
-			a6 += float64(b[6] * v)
-			a7 += float64(b[7] * v)
 		}
-		acc[0], acc[1], acc[2], acc[3], acc[4], acc[5], acc[6], acc[7] = a0, a1, a2, a3, a4, a5, a6, a7
+		acc[0], acc[1], acc[2], acc[3], acc[4], acc[5] = a0, a1, a2, a3, a4, a5
 	}
 }
 
@@ -109,12 +112,12 @@ type lstmScratch struct {
 	even, odd []float64
 	cell      []float64
 	cellExp   []float64
-	gates     []column8
-	constant  []column8
+	gates     []block
+	constant  []block
 	gateExp   []float64
 	errors    []float64
 	last      []float64
-	output    []column8
+	output    []block
 }
 
 func newLSTMAutoencoder(s scaler, threshold float64, timesteps int, w networkWeights) *lstmAutoencoder {
@@ -128,12 +131,12 @@ func newLSTMAutoencoder(s scaler, threshold float64, timesteps int, w networkWei
 	a.dense = newMatrix(w.denseKernel, w.denseBias, a.decoder2.units, features, func(c int) (int, float64) { return c, 1 })
 	a.scratch.New = func() any {
 		floats := func(n int) []float64 { return make([]float64, n) }
-		blocks := (4*widest + 7) / 8
+		blocks := blocksOf(4 * widest)
 		return &lstmScratch{
 			z: floats(timesteps * features), even: floats(timesteps * widest), odd: floats(timesteps * widest),
-			cell: floats(widest), cellExp: floats(widest), gateExp: floats(8 * blocks),
-			gates: make([]column8, blocks), constant: make([]column8, blocks),
-			errors: floats(features), last: floats(features), output: make([]column8, a.dense.blocks),
+			cell: floats(widest), cellExp: floats(widest), gateExp: floats(blockColumns * blocks),
+			gates: make([]block, blocks), constant: make([]block, blocks),
+			errors: floats(features), last: floats(features), output: make([]block, a.dense.blocks),
 		}
 	}
 	return a
@@ -164,10 +167,10 @@ func (l *lstmLayer) run(s *lstmScratch, in, out []float64, timesteps int) {
 }
 
 // cells computes c = f*c + i*g and h = o*tanh(c) for all units (rule LA3).
-func (l *lstmLayer) cells(s *lstmScratch, gates []column8, cell, h []float64) {
-	q := s.gateExp[:8*len(gates)]
+func (l *lstmLayer) cells(s *lstmScratch, gates []block, cell, h []float64) {
+	q := s.gateExp[:blockColumns*len(gates)]
 	for p := range gates {
-		*(*column8)(q[8*p:]) = gates[p]
+		*(*block)(q[blockColumns*p:]) = gates[p]
 	}
 	expm1All(q[:4*len(cell)])
 	cellExp := s.cellExp[:len(cell)]
@@ -204,7 +207,7 @@ func (a *lstmAutoencoder) score(window []float64, explain Explain, verdict *Verd
 		copy(s.output, a.dense.bias)
 		a.dense.addTo(s.output, s.odd[t*a.decoder2.units:][:a.decoder2.units])
 		for j := range s.errors {
-			r := s.output[j/8][j%8]
+			r := s.output[j/blockColumns][j%blockColumns]
 			d := s.z[t*features+j] - r
 			s.errors[j] += float64(d * d)
 			s.last[j] = r

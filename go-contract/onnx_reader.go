@@ -68,12 +68,12 @@ type onnxAttribute struct {
 
 // ONNX attribute kinds (AttributeProto.AttributeType).
 const (
-	attrFloat  = 1
-	attrInt    = 2
-	attrString = 3
-	attrTensor = 4
-	attrFloats = 6
-	attrInts   = 7
+	attrFloat   = 1
+	attrInt     = 2
+	attrString  = 3
+	attrTensor  = 4
+	attrFloats  = 6
+	attrInts    = 7
 	attrStrings = 8
 )
 

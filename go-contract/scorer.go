@@ -147,3 +147,37 @@ type batchEngine interface {
 	engine
 	scoreBatch(rows []float64, count, stride int, explain Explain, verdict *BatchVerdict) error
 }
+
+// WindowLength is the number of samples that a detector scores at once: 1 for a forest. 0 when it cannot be scored.
+func WindowLength(s Scorer, detector Detector) int {
+	if m := s.Metadata(detector); m != nil {
+		return windowLength(m)
+	}
+	return 0
+}
+
+// CheckRequest checks samples in the order of E2 without scoring them.
+func CheckRequest(s Scorer, detector Detector, samples [][]float64) error {
+	m := s.Metadata(detector)
+	if m == nil {
+		return refuse(CodeDetectorUnavailable, "detector", "%s cannot be scored with model set %s", detector, s.ID())
+	}
+	if err := shapeOf(m).checkSamples(samples); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Item copies item i of a batch into a Verdict, with features values per item, except for the name of the top feature.
+func (v *BatchVerdict) Item(i, features int, to *Verdict) {
+	to.Score, to.IsAnomaly, to.Threshold = v.Scores[i], v.IsAnomaly[i], v.Threshold
+	to.PValue, to.Level, to.TopFeature, to.DepthSum = v.PValues[i], v.Levels[i], "", 0
+	if len(v.DepthSums) > 0 {
+		to.DepthSum = v.DepthSums[i]
+	}
+	to.Contributions, to.Expected = to.Contributions[:0], to.Expected[:0]
+	if len(v.Contributions) > 0 {
+		to.Contributions = append(to.Contributions, v.Contributions[i*features:][:features]...)
+		to.Expected = append(to.Expected, v.Expected[i*features:][:features]...)
+	}
+}

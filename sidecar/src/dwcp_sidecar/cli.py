@@ -64,7 +64,6 @@ def _serve(arguments: argparse.Namespace) -> int:
     from dwcp_sidecar.server.settings import DEFAULT_LISTEN, Settings, StartError
 
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    stop, hurry = _stop_events()
     try:
         settings = Settings(
             models=arguments.models,
@@ -75,6 +74,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             ready_file=arguments.ready_file,
         )
         app = App(ModelSet.open(settings.models), settings)
+        stop, hurry = _stop_events()  # before this nothing is open that a signal could leave behind
         app.start()
         line = " ".join(["ready", *app.addresses, f"model_set={app.models.id}"])
         try:

@@ -31,8 +31,7 @@ def parse(text: bytes, message: M, name: str) -> M:
 def dumps(message: Message) -> str:
     """ProtoJSON with snake_case names, every field present, lists of numbers on one line each; ends with a newline."""
     data = json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    _sort_maps(data, message.DESCRIPTOR)
-    return _layout(data, "") + "\n"
+    return _layout(_ordered(data, message.DESCRIPTOR), "") + "\n"
 
 
 def write(message: Message, path: Path) -> None:
@@ -40,17 +39,23 @@ def write(message: Message, path: Path) -> None:
     path.write_text(dumps(message), encoding="utf-8")
 
 
-def _sort_maps(data: dict[str, Any], descriptor: Descriptor) -> None:
-    """Protobuf maps have no order; files that must not change from run to run need one."""
+def _ordered(data: dict[str, Any], descriptor: Descriptor) -> dict[str, Any]:
+    """Fields in the order of the schema and maps by key: protobuf promises neither, and files must not change from run to run."""
+    ordered = {}
     for field in descriptor.fields:
-        value = data.get(field.name)
-        if field.message_type is None or value is None:
+        if field.name not in data:
             continue
-        if field.message_type.GetOptions().map_entry:
-            data[field.name] = dict(sorted(value.items()))
-        else:
-            for item in value if field.is_repeated else [value]:
-                _sort_maps(item, field.message_type)
+        value = data[field.name]
+        if field.message_type is not None and isinstance(value, (dict, list)):
+            if field.message_type.GetOptions().map_entry:
+                inner = field.message_type.fields_by_name["value"].message_type
+                value = {key: _ordered(value[key], inner) if inner else value[key] for key in sorted(value)}
+            elif isinstance(value, list):
+                value = [_ordered(item, field.message_type) for item in value]
+            else:
+                value = _ordered(value, field.message_type)
+        ordered[field.name] = value
+    return ordered
 
 
 def _layout(value: Any, indent: str) -> str:

@@ -104,7 +104,7 @@ def export(detector: str, fitted: Fitted, seed: int) -> tuple[Candidate, str]:
         graph, golden = _exported(fitted, seed)
     except Exception as error:  # whatever a converter raises
         warning = f"no ONNX graph: {type(error).__name__}: {error}"
-        log.warning("%s. The other artifacts are written.", warning, exc_info=log.isEnabledFor(logging.DEBUG))
+        log.debug(warning, exc_info=True)  # the caller shows the warning
         metadata.ClearField("graph")
         metadata.graph.unavailable_reason = warning
         scores = fitted.reference.evaluate(fitted.held_out_items).scores

@@ -156,7 +156,8 @@ def _faults(rows: Rows, profile: Profile, timed: NDArray[np.intp], ordered: NDAr
         unordered[timed] = True
         unordered[ordered] = False
         astray = np.flatnonzero(unordered)
-        again = np.isin(times[astray], times[ordered])
+        place = np.minimum(np.searchsorted(times[ordered], times[astray]), len(ordered) - 1)
+        again = times[ordered][place] == times[astray]
         found.append(checks.fault(astray[again], checks.TIMESTAMP, ProblemKind.DUPLICATE_TIMESTAMP))
         found.append(checks.fault(astray[~again], checks.TIMESTAMP, ProblemKind.UNORDERED_TIMESTAMP))
     cells = checks.collect(found)

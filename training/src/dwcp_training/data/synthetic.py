@@ -13,6 +13,7 @@ Values are rounded to 9 decimals, which hides a last-bit difference between two 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from dwcp_training.data.errors import DataError
 from dwcp_training.data.report import Report
 from dwcp_training.data.telemetry import Telemetry
-from dwcp_training.profiles import load_profile
+from dwcp_training.profiles import Profile, load_profile
 
 START = np.datetime64("2024-01-01T00:00:00", "ns")
 CADENCE_SECONDS = 60.0
@@ -109,8 +110,13 @@ def _columns(n: int, seed: int, draws: Sequence[Draw]) -> list[NDArray[np.float6
     return [draw(generator, n) for draw, generator in zip(draws, generators, strict=True)]
 
 
+@cache
+def _profile() -> Profile:
+    return load_profile("dwcp")
+
+
 def _telemetry(columns: Sequence[NDArray[np.float64]]) -> Telemetry:
-    profile = load_profile("dwcp")
+    profile = _profile()
     values: NDArray[np.float64] = np.round(np.column_stack(columns), _DECIMALS).astype(np.float64) + 0.0
     n = len(values)
     return Telemetry(

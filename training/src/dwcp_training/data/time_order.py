@@ -25,8 +25,20 @@ def in_order(timestamps: NDArray[np.datetime64]) -> NDArray[np.bool_]:
     """
     if len(timestamps) < 2 or (timestamps[1:] > timestamps[:-1]).all():
         return np.ones(len(timestamps), dtype=bool)
-    # Patience sorting from the end on negated times: from that side ties fall as promised above.
-    negated = (-timestamps.astype(np.int64))[::-1].tolist()
+    numbers = timestamps.astype(np.int64)
+    # A row later than all before it and earlier than all after it is in every longest subsequence.
+    settled = np.ones(len(numbers), dtype=bool)
+    settled[1:] &= numbers[1:] > np.maximum.accumulate(numbers)[:-1]
+    settled[:-1] &= numbers[:-1] < np.minimum.accumulate(numbers[::-1])[::-1][1:]
+    disputed = np.flatnonzero(~settled)
+    kept = settled
+    kept[disputed] = _longest_increasing(numbers[disputed])
+    return kept
+
+
+def _longest_increasing(numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Patience sorting from the end on negated numbers: from that side ties fall as `in_order` promises."""
+    negated = (-numbers)[::-1].tolist()
     tails: list[int] = []
     tail_rows: list[int] = []
     previous = [-1] * len(negated)

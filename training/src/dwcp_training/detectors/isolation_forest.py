@@ -61,6 +61,14 @@ class ForestReference:
                 found.setdefault(int(columns[tree.feature[node]]), []).append(float(tree.threshold[node]))
         return {feature: np.array(thresholds) for feature, thresholds in found.items()}
 
+    def depths(self, rows: Floats) -> Floats:
+        """Depth sums of raw rows `[n, features]`, without the explanation that `evaluate` adds."""
+        return self.depth_sums(clamp_scaled(rows, self._mean, self._scale))
+
+    def is_anomaly(self, row: Floats) -> bool:
+        """Decision on one raw row `[features]` (IF5)."""
+        return bool(self.depths(row[np.newaxis])[0] < self._metadata.forest.depth_threshold)
+
     def evaluate(self, items: Floats) -> Evaluation:
         scaled = clamp_scaled(items[:, -1], self._mean, self._scale)
         reference = clamp_scaled(self._reference, self._mean, self._scale)

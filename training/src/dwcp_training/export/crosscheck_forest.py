@@ -2,10 +2,12 @@
 
 import numpy as np
 import onnx
-import onnxruntime as ort
+
 from sklearn.ensemble import IsolationForest
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from dwcp_training.export.run import cpu_session
 
 SKLEARN_BOUND = 3e-15
 """Largest difference from scikit-learn's score (IF4)."""
@@ -44,7 +46,7 @@ def cross_check_forest(
         CrossCheckError: when a bound is exceeded or a decision differs.
     """
     rows = rows[:2000]
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = cpu_session(model.SerializeToString())
     depth, anomaly = session.run(["depth_sum", "is_anomaly"], {"samples": rows})
     exponent = next(i for i in model.graph.initializer if i.name == "score_rate")
     scores = np.exp2(depth * onnx.numpy_helper.to_array(exponent))
@@ -55,7 +57,7 @@ def cross_check_forest(
     if not np.array_equal(anomaly, wanted > -forest.offset_):
         raise CrossCheckError("decisions differ from scikit-learn's")
 
-    other = ort.InferenceSession(skl2onnx_graph(forest, scaler), providers=["CPUExecutionProvider"])
+    other = cpu_session(skl2onnx_graph(forest, scaler))
     theirs = -other.run(["score_samples"], {"X": rows.astype(np.float32)})[0].ravel()
     apart = np.abs(theirs - scores)
     share = float((apart > SKL2ONNX_BOUND).mean())

@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
+
 
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_training.detectors import keras_network
 from dwcp_training.detectors.base import clamp_scaled
 from dwcp_training.export import lstm_float32
 from dwcp_training.export.crosscheck_forest import CrossCheckError
+from dwcp_training.export.run import cpu_session
 from dwcp_training.profiles import LstmAutoencoderDefaults
 
 FLOAT32_BOUND = 1e-4
@@ -58,5 +59,5 @@ def cross_check_lstm(
 
 
 def _scores(model: onnx.ModelProto, items: np.ndarray) -> np.ndarray:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = cpu_session(model.SerializeToString())
     return np.concatenate([session.run(["score"], {"samples": items[i : i + 250]})[0] for i in range(0, len(items), 250)])

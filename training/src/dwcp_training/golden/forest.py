@@ -53,7 +53,7 @@ def _split_drafts(
         base = rows[rng.integers(len(rows))] if found % 2 else median
         items = np.repeat(base[np.newaxis], 3, axis=0)
         items[:, j] = [raw["below"], raw["on"], raw["above"]]
-        depth = reference.evaluate(items[:, np.newaxis]).depth_sums
+        depth = reference.depths(items)
         if depth[1] == depth[2]:  # this row does not reach the split
             continue
         for side, item in zip(("below", "on", "above"), items, strict=True):
@@ -94,7 +94,7 @@ def _threshold_drafts(reference: ForestReference, rows: Floats, median: Floats, 
         for _ in range(60):
             middle = (low + high) / 2
             point = median + middle * (anomaly - median)
-            if reference.evaluate(point[np.newaxis, np.newaxis]).is_anomaly[0]:
+            if reference.is_anomaly(point):
                 high = middle
             else:
                 low = middle

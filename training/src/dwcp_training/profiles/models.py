@@ -117,7 +117,7 @@ class LstmAutoencoderDefaults(_Closed):
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     loss: Literal["mse", "mae"] = "mse"
-    validation_split: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    validation_split: Annotated[float, Field(gt=0, lt=1)] = 0.2
     early_stopping_patience: Count = 10
     learning_rate_patience: Count = 5
     learning_rate_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5

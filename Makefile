@@ -1,0 +1,110 @@
+# Everything a user or contributor runs. `make help` lists it.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# The system's Go when it is recent enough, or else the one of the lock file.
+GO = $(shell command -v go >/dev/null 2>&1 && go version | grep -qE 'go1\.(2[5-9]|[3-9][0-9])' && command -v go || echo $(CURDIR)/$(VENV)/bin/go)
+GO_RUN = cd go-contract && CGO_ENABLED=0 $(GO)
+MODELS := models
+export GOFLAGS := -mod=readonly
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+# --- setting up ---
+
+.PHONY: setup
+setup: $(VENV)/.ready ## Create .venv with everything that is needed (the other targets do it by themselves)
+
+$(VENV)/.ready: requirements/dev.txt sidecar/pyproject.toml training/pyproject.toml
+	@echo "Setting up $(VENV); the first time downloads about 700 MB."
+	@test -x $(PY) || python3 -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e sidecar -e training
+	@touch $@
+
+.PHONY: lock
+lock: ## Write requirements/*.txt anew from requirements/*.in (needs uv)
+	@for name in serve train dev; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header requirements/$$name.in -o requirements/$$name.txt; done
+
+# --- the main job ---
+
+.PHONY: train-synthetic
+train-synthetic: $(MODELS)/.synthetic ## Train both models on made-up data and publish them in models/
+
+$(MODELS)/.synthetic: $(VENV)/.ready
+	@$(PY) training/train_isolation_forest.py --synthetic --output $(MODELS)
+	@$(PY) training/train_lstm_autoencoder.py --synthetic --output $(MODELS)
+	@$(VENV)/bin/dwcp-sidecar check --models $(MODELS)
+	@touch $@
+
+.PHONY: serve
+serve: train-synthetic ## Serve models/ on 127.0.0.1:50051
+	@$(VENV)/bin/dwcp-sidecar serve --models $(MODELS)
+
+.PHONY: demo
+demo: $(VENV)/.ready ## The whole way on the measured link of ../shared/data/linklab: train, serve, score from Go, compare
+	@$(PY) tests/demo/demo.py
+
+# --- tests ---
+
+.PHONY: test
+test: $(VENV)/.ready ## Everything that must pass, in under ten minutes
+	@$(MAKE) --no-print-directory lint
+	@$(GO_RUN) vet ./... && CGO_ENABLED=0 $(GO) test ./...
+	@$(PY) -m pytest tests -q
+
+.PHONY: lint
+lint: $(VENV)/.ready ## Formatting, style and schema checks
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/buf lint
+	@test -z "$$(cd go-contract && $(dir $(GO))gofmt -l . | grep -v '^gen/')" || { echo "gofmt is needed in go-contract"; exit 1; }
+
+.PHONY: test-race
+test-race: $(VENV)/.ready ## Go tests under the race detector (needs a C compiler)
+	@cd go-contract && CGO_ENABLED=1 $(GO) test -race ./...
+
+.PHONY: test-onnxruntime
+test-onnxruntime: $(VENV)/.ready ## Go tests with the ONNX Runtime backend (needs a C compiler)
+	@cd go-contract && CGO_ENABLED=1 $(GO) test -tags onnxruntime ./...
+
+.PHONY: parity
+parity: $(VENV)/.ready ## The full proof: every implementation on 100,000 inputs a detector
+	@$(PY) -m tests.conformance.judge --inputs 100000
+
+.PHONY: test-arm64
+test-arm64: $(VENV)/.ready ## Go vectors under qemu-user, where the compiler fuses multiply-adds (needs qemu-user)
+	@bash tests/arm64/run.sh
+
+.PHONY: fuzz
+fuzz: $(VENV)/.ready ## Go fuzz tests, a minute each
+	@bash tests/fuzz/run.sh
+
+.PHONY: bench
+bench: $(VENV)/.ready ## Measure: graphs against other exporters, Go scorers, training, memory
+	@$(PY) tests/bench/bench.py
+
+# --- generated code ---
+
+.PHONY: generate
+generate: $(VENV)/.ready ## Write generated code anew
+	@PYTHON=$(PY) GO=$(GO) GOFLAGS=-mod=mod bash proto/generate.sh
+
+.PHONY: check-generate
+check-generate: generate ## Demand that generated code is current
+	@git diff --exit-code --stat -- sidecar/src/dwcp go-contract/gen || { echo "Generated code is not current: commit what make generate wrote."; exit 1; }
+
+.PHONY: check-breaking
+check-breaking: $(VENV)/.ready ## Demand that the schemas still read what version 1 wrote
+	@$(VENV)/bin/buf breaking --against proto/frozen/v1.binpb
+
+.PHONY: clean
+clean: ## Remove what was built and trained; the reference set stays
+	@rm -rf build $(MODELS)/.synthetic $(MODELS)/.lock $(MODELS)/current $(MODELS)/releases
+	@find $(MODELS) -maxdepth 1 -type l -delete

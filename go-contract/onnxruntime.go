@@ -1,0 +1,227 @@
+//go:build onnxruntime && cgo
+
+package anomaly
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	ort "github.com/yalue/onnxruntime_go"
+
+	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
+)
+
+// libraryVariable names the shared library of ONNX Runtime when it is not where this package looks for it.
+const libraryVariable = "DWCP_ONNXRUNTIME"
+
+// onnxRuntimeEngine scores with ONNX Runtime the same bytes that were digested and audited.
+type onnxRuntimeEngine struct {
+	features, timesteps int
+	forest              bool
+	// plain computes score and decision only; explained also contributions and expected values, which cost a forest seven
+	// times as much.
+	plain, explained *ort.DynamicAdvancedSession
+}
+
+var (
+	environmentOnce  sync.Once
+	environmentError error
+)
+
+// startONNXRuntime loads the library once per process.
+func startONNXRuntime(library string) error {
+	environmentOnce.Do(func() {
+		if library == "" {
+			library, environmentError = findONNXRuntime()
+		}
+		if environmentError == nil {
+			ort.SetSharedLibraryPath(library)
+			environmentError = ort.InitializeEnvironment()
+		}
+	})
+	return environmentError
+}
+
+// findONNXRuntime looks for the library in DWCP_ONNXRUNTIME, then in a Python environment above the working directory: the wheel
+// ships it.
+func findONNXRuntime() (string, error) {
+	if path := os.Getenv(libraryVariable); path != "" {
+		return path, nil
+	}
+	dir, err := os.Getwd()
+	for err == nil {
+		found, _ := filepath.Glob(filepath.Join(dir, ".venv", "lib", "python*", "site-packages", "onnxruntime", "capi", "libonnxruntime.so.*"))
+		if len(found) > 0 {
+			return found[0], nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			break
+		}
+		dir = parent
+	}
+	return "", fmt.Errorf("libonnxruntime.so was not found: set %s to its path, or install the onnxruntime wheel in .venv", libraryVariable)
+}
+
+// newONNXRuntimeEngine opens sessions on the bytes of a graph.
+func newONNXRuntimeEngine(graph []byte, meta *anomalyv1.ModelMetadata, o options) (engine, error) {
+	if err := startONNXRuntime(o.library); err != nil {
+		return nil, err
+	}
+	settings, err := ort.NewSessionOptions()
+	if err != nil {
+		return nil, err
+	}
+	defer settings.Destroy()
+	err = errors.Join(
+		settings.SetIntraOpNumThreads(o.intraThreads),
+		settings.SetInterOpNumThreads(o.interThreads),
+		// Threads that spin steal the processor from those that score elsewhere.
+		settings.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"),
+		settings.AddSessionConfigEntry("session.inter_op.allow_spinning", "0"),
+	)
+	if err != nil {
+		return nil, err
+	}
+	e := &onnxRuntimeEngine{
+		features: int(meta.GetNFeatures()), timesteps: windowLength(meta), forest: meta.GetModelType() == IsolationForest.String(),
+	}
+	inputs, outputs := []string{"samples"}, []string{"score", "is_anomaly"}
+	if e.forest {
+		inputs, outputs = append(inputs, "occlusion"), append(outputs, "depth_sum")
+	}
+	if e.plain, err = ort.NewDynamicAdvancedSessionWithONNXData(graph, inputs, outputs, settings); err != nil {
+		return nil, err
+	}
+	outputs = append(slices.Clone(outputs), "contributions", "expected")
+	if e.explained, err = ort.NewDynamicAdvancedSessionWithONNXData(graph, inputs, outputs, settings); err != nil {
+		return nil, errors.Join(err, e.plain.Destroy())
+	}
+	return e, nil
+}
+
+func (e *onnxRuntimeEngine) close() error {
+	return errors.Join(e.plain.Destroy(), e.explained.Destroy())
+}
+
+func (e *onnxRuntimeEngine) score(window []float64, explain Explain, verdict *Verdict) error {
+	var batch BatchVerdict
+	batch.reset(1, e.features, explain)
+	if err := e.scoreBatch(window, 1, len(window), explain, &batch); err != nil {
+		return err
+	}
+	verdict.Score, verdict.IsAnomaly, verdict.DepthSum = batch.Scores[0], batch.IsAnomaly[0], batch.DepthSums[0]
+	verdict.Contributions, verdict.Expected = verdict.Contributions[:0], verdict.Expected[:0]
+	if explain.wanted(verdict.IsAnomaly) {
+		verdict.Contributions = append(verdict.Contributions, batch.Contributions...)
+		verdict.Expected = append(verdict.Expected, batch.Expected...)
+	}
+	return nil
+}
+
+// scoreBatch scores all items in one run, and explains the anomalies in a second one when only they are to be explained.
+func (e *onnxRuntimeEngine) scoreBatch(rows []float64, count, stride int, explain Explain, verdict *BatchVerdict) error {
+	size := e.features * e.timesteps
+	if stride != size { // windows of a series overlap
+		windows := make([]float64, 0, count*size)
+		for i := range count {
+			windows = append(windows, rows[i*stride:][:size]...)
+		}
+		rows = windows
+	}
+	if explain == ExplainAlways {
+		return e.run(rows, count, true, verdict)
+	}
+	if err := e.run(rows, count, false, verdict); err != nil || explain == ExplainNever {
+		return err
+	}
+	var alarms []float64
+	var items []int
+	for i, alarm := range verdict.IsAnomaly {
+		if alarm {
+			items = append(items, i)
+			alarms = append(alarms, rows[i*size:][:size]...)
+		}
+	}
+	if len(items) == 0 {
+		return nil
+	}
+	var explained BatchVerdict
+	explained.reset(len(items), e.features, ExplainAlways)
+	if err := e.run(alarms, len(items), true, &explained); err != nil {
+		return err
+	}
+	for k, i := range items {
+		verdict.explain(i, e.features, explained.Contributions[k*e.features:][:e.features], explained.Expected[k*e.features:][:e.features])
+	}
+	return nil
+}
+
+// run runs a graph on count windows (rule G1).
+func (e *onnxRuntimeEngine) run(rows []float64, count int, explain bool, verdict *BatchVerdict) (err error) {
+	session := e.plain
+	shape := ort.NewShape(int64(count), int64(e.timesteps), int64(e.features))
+	if e.forest {
+		shape = ort.NewShape(int64(count), int64(e.features))
+	}
+	samples, err := ort.NewTensor(shape, rows)
+	if err != nil {
+		return err
+	}
+	inputs := []ort.Value{samples}
+	outputs := make([]ort.Value, 2, 5)
+	if e.forest {
+		groups := int64(1)
+		if explain {
+			groups += int64(e.features)
+		}
+		mask := make([]bool, groups*int64(e.features))
+		for g := range groups - 1 { // row g+1 replaces feature g
+			mask[(g+1)*int64(e.features)+g] = true
+		}
+		occlusion, err := ort.NewTensor(ort.NewShape(groups, int64(e.features)), mask)
+		if err != nil {
+			return errors.Join(err, samples.Destroy())
+		}
+		inputs, outputs = append(inputs, occlusion), append(outputs, nil)
+	}
+	if explain {
+		session = e.explained
+		outputs = append(outputs, nil, nil)
+	}
+	defer func() {
+		for _, v := range append(inputs, outputs...) {
+			if v != nil {
+				err = errors.Join(err, v.Destroy())
+			}
+		}
+	}()
+	if err := session.Run(inputs, outputs); err != nil {
+		return err
+	}
+	err = errors.Join(copyOutput(verdict.Scores, outputs[0]), copyOutput(verdict.IsAnomaly, outputs[1]))
+	if e.forest {
+		err = errors.Join(err, copyOutput(verdict.DepthSums, outputs[2]))
+	} else {
+		clear(verdict.DepthSums)
+	}
+	if explain {
+		last := len(outputs)
+		err = errors.Join(err, copyOutput(verdict.Contributions, outputs[last-2]), copyOutput(verdict.Expected, outputs[last-1]))
+	}
+	return err
+}
+
+// copyOutput copies the values of an output tensor.
+func copyOutput[T ort.TensorData](to []T, value ort.Value) error {
+	tensor, ok := value.(*ort.Tensor[T])
+	if !ok || len(tensor.GetData()) != len(to) {
+		return fmt.Errorf("an output has type %T and shape %v, not %d values of %T", value, value.GetShape(), len(to), to)
+	}
+	copy(to, tensor.GetData())
+	return nil
+}

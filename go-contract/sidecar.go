@@ -59,9 +59,8 @@ func WithDialOptions(options ...grpc.DialOption) SidecarOption {
 	return func(o *sidecarOptions) { o.dial = append(o.dial, options...) }
 }
 
-// DialSidecar connects to a sidecar, for example at `127.0.0.1:50051` or `unix:///run/dwcp/sidecar.sock`, and asks it which model
-// set it has open.
-func DialSidecar(ctx context.Context, address string, opts ...SidecarOption) (*Sidecar, error) {
+// newSidecar prepares a connection without using it.
+func newSidecar(address string, opts []SidecarOption) (*Sidecar, error) {
 	o := sidecarOptions{deadline: DefaultDeadline}
 	for _, opt := range opts {
 		opt(&o)
@@ -74,21 +73,31 @@ func DialSidecar(ctx context.Context, address string, opts ...SidecarOption) (*S
 	if err != nil {
 		return nil, refuse(CodeInternal, "", "sidecar %s: %w", address, err)
 	}
-	s := &Sidecar{
-		connection: connection, client: anomalyv1.NewScoringServiceClient(connection), deadline: o.deadline,
+	return &Sidecar{
+		connection: connection, client: anomalyv1.NewScoringServiceClient(connection), deadline: o.deadline, id: o.modelSetID,
 		metadata: map[Detector]*anomalyv1.ModelMetadata{},
+	}, nil
+}
+
+// DialSidecar connects to a sidecar, for example at `127.0.0.1:50051` or `unix:///run/dwcp/sidecar.sock`, and asks it which model
+// set it has open.
+func DialSidecar(ctx context.Context, address string, opts ...SidecarOption) (*Sidecar, error) {
+	s, err := newSidecar(address, opts)
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := s.withDeadline(ctx)
 	defer cancel()
 	reply, err := s.client.GetModelSet(ctx, &anomalyv1.GetModelSetRequest{})
 	if err != nil {
-		connection.Close()
+		s.Close()
 		return nil, fromStatus(err)
 	}
-	if s.id = reply.GetModelSetId(); o.modelSetID != "" && s.id != o.modelSetID {
-		connection.Close()
-		return nil, refuse(CodeModelSetMismatch, "model_set_id", "wanted %s; the sidecar has %s open", o.modelSetID, s.id)
+	if s.id != "" && reply.GetModelSetId() != s.id {
+		s.Close()
+		return nil, refuse(CodeModelSetMismatch, "model_set_id", "wanted %s; the sidecar has %s open", s.id, reply.GetModelSetId())
 	}
+	s.id = reply.GetModelSetId()
 	for _, meta := range reply.GetModels() {
 		d, err := ParseDetector(meta.GetModelType())
 		if err == nil { // a detector of a later contract cannot be asked for here

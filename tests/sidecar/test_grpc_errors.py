@@ -121,7 +121,7 @@ def test_every_code_of_a_request_is_in_the_table_and_tested():
 
 def test_detector_unavailable(set_copy):
     def leave_out(metadata):
-        metadata["graph"] |= {"available": False, "file": "", "unavailable_reason": "failed in /home/ann/x.py\nTraceback"}
+        metadata["graph"] |= {"available": False, "file": "", "unavailable_reason": "failed in /home/zoe/x.py\nTraceback"}
 
     def no_graph(manifest):
         for model in manifest["models"]:
@@ -134,7 +134,7 @@ def test_detector_unavailable(set_copy):
     with running(ModelSet.open(set_copy.path)) as address:
         error = refusal(address, score([ROW], detector=LSTM))
         assert_refused(error, "DETECTOR_UNAVAILABLE", "detector")
-        assert "/home" not in error.details() and "ann" not in error.details()
+        assert "/home" not in error.details() and "zoe" not in error.details()
         with Client(address, timeout=30) as client:
             assert [model.model_type for model in client.model_set().models] == ["isolation_forest"]
 

@@ -14,6 +14,7 @@ from dwcp_sidecar.model import Model
 from dwcp_sidecar.onnx_file import OnnxFile
 
 MANIFEST = "manifest.json"
+_AGAIN = "Publish the set again."
 
 
 class ModelSet:
@@ -69,7 +70,7 @@ class ModelSet:
             audit_metadata(metadata, entry.metadata)
             if detectors.NAMES[entry.detector] != metadata.model_type or metadata.graph.file != entry.graph:
                 raise ContractError(
-                    "METADATA_INVALID", entry.metadata, f"{entry.metadata} and {MANIFEST} name different models or graphs"
+                    "METADATA_INVALID", entry.metadata, f"it and {MANIFEST} name different models or graphs. {_AGAIN}"
                 )
             metadatas[metadata.model_type] = metadata
             if not metadata.graph.available:
@@ -79,7 +80,7 @@ class ModelSet:
             golden = protojson.parse(contents[entry.golden], golden_pb2.GoldenFile(), entry.golden)
             check_version(golden.schema_version, entry.golden)
             if golden.model_type != model.name:
-                raise ContractError("METADATA_INVALID", entry.golden, f"{entry.golden} is for {golden.model_type!r}")
+                raise ContractError("METADATA_INVALID", entry.golden, f"{entry.golden} is for {golden.model_type!r}. {_AGAIN}")
             if self_test:
                 require_golden(golden, model, entry.golden)
             models[model.name], goldens[model.name] = model, golden
@@ -146,7 +147,7 @@ def _check_files(folder: Path, manifest: model_pb2.Manifest) -> dict[str, bytes]
     contents = {}
     for entry in manifest.files:
         if Path(entry.path).name != entry.path or entry.path in ("", ".", ".."):
-            raise ContractError("METADATA_INVALID", MANIFEST, f"{entry.path!r} is not a plain file name")
+            raise ContractError("METADATA_INVALID", MANIFEST, f"{entry.path!r} is not a plain file name. {_AGAIN}")
         if entry.role == model_pb2.FILE_ROLE_BYPRODUCT and not (folder / entry.path).exists():
             continue
         data = _read(folder, entry.path)
@@ -165,11 +166,11 @@ def _check_files(folder: Path, manifest: model_pb2.Manifest) -> dict[str, bytes]
     seen = set()
     for model in manifest.models:
         if model.detector not in detectors.NAMES or model.detector in seen:
-            raise ContractError("METADATA_INVALID", MANIFEST, f"{MANIFEST} names detector {model.detector} wrongly or twice")
+            raise ContractError("METADATA_INVALID", MANIFEST, f"detector {model.detector} is unknown or there twice. {_AGAIN}")
         seen.add(model.detector)
         for name in [model.metadata] + ([model.graph, model.golden] if model.graph else []):
             if name not in contents:
-                raise ContractError("METADATA_INVALID", MANIFEST, f"{MANIFEST} does not list {name!r} as a SERVING file")
+                raise ContractError("METADATA_INVALID", MANIFEST, f"it does not list {name!r} as a SERVING file. {_AGAIN}")
     return contents
 
 

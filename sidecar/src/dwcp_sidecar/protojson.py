@@ -22,8 +22,9 @@ def parse(text: bytes, message: M, name: str) -> M:
     try:
         json_format.Parse(text, message, ignore_unknown_fields=False)
     except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+        what = str(error).partition("\n")[0]  # further lines list all fields there are
         raise ContractError(
-            "METADATA_INVALID", name, f"{name} does not fit {message.DESCRIPTOR.name}: {error}. Publish the set again."
+            "METADATA_INVALID", name, f"{name} does not fit {message.DESCRIPTOR.name}: {what}. Publish the set again."
         ) from None
     return message
 

@@ -1,0 +1,274 @@
+"""Measures what the project promises, in one run, as ratios of medians over paired rounds.
+
+    python tests/bench/bench.py                 # everything, some ten minutes
+    python tests/bench/bench.py --only graphs   # one part: graphs, go, sidecar, training
+
+Prints a table with each bar and whether it was met, and writes build/bench.json.
+"""
+
+import argparse
+import json
+import os
+import re
+import select
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "models/reference/v1"
+GO = os.environ.get("GO", "go")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measurement. `met` is None where there is no bar."""
+
+    part: str
+    what: str
+    value: str
+    bar: str = ""
+    met: bool | None = None
+
+
+def paired(a: Callable[[], object], b: Callable[[], object], rounds: int, repeats: tuple[int, int]) -> list[tuple[float, float]]:
+    """Seconds per call of two functions, measured in turn so that a drift of the machine meets both."""
+    a(), b()
+    pairs = []
+    for _ in range(rounds):
+        seconds = []
+        for function, repeat in zip((a, b), repeats, strict=True):
+            start = time.perf_counter()
+            for _ in range(repeat):
+                function()
+            seconds.append((time.perf_counter() - start) / repeat)
+        pairs.append((seconds[0], seconds[1]))
+    return pairs
+
+
+def ratio_text(pairs: list[tuple[float, float]]) -> tuple[float, str]:
+    """Median of the ratios b/a, and it with its spread in words."""
+    ratios = sorted(b / a for a, b in pairs)
+    middle = statistics.median(ratios)
+    return middle, f"{middle:.1f}x [{ratios[0]:.1f} to {ratios[-1]:.1f}]"
+
+
+def graphs(_: argparse.Namespace) -> list[Result]:
+    """The compact forest graph against skl2onnx's own export of the same model; exact and float32 LSTM graphs."""
+    import onnxruntime as ort
+
+    from dwcp_sidecar.model import Explain
+    from dwcp_sidecar.model_set import ModelSet
+    from dwcp_training.data import forest_rows
+    from dwcp_training.detectors.isolation_forest import fit_isolation_forest
+    from dwcp_training.export.crosscheck_forest import skl2onnx_graph
+    from dwcp_training.profiles import load_profile
+
+    captured: dict[str, object] = {}
+    fitted = fit_isolation_forest(forest_rows(), load_profile("dwcp").detectors.isolation_forest)
+    captured["forest"], captured["scaler"] = fitted.reference._forest, fitted.reference._scaler
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+
+    def session(data: bytes) -> tuple[ort.InferenceSession, float]:
+        start = time.perf_counter()
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]), time.perf_counter() - start
+
+    ours_bytes = fitted.graph().SerializeToString()
+    theirs_bytes = skl2onnx_graph(captured["forest"], captured["scaler"])
+    (ours, ours_load), (theirs, theirs_load) = session(ours_bytes), session(theirs_bytes)
+    only = ort.RunOptions()
+    only.only_execute_path_to_fetches = True
+    rows = fitted.fitted_items[:, 0]
+    plain = np.zeros((1, rows.shape[1]), bool)
+    results = []
+    for count, repeats, bar in ((1, (300, 30), 50), (4096, (3, 2), 4)):
+        x, x32 = rows[:count], rows[:count].astype(np.float32)
+        pairs = paired(
+            lambda x=x: ours.run(["score", "is_anomaly", "depth_sum"], {"samples": x, "occlusion": plain}, only),
+            lambda x32=x32: theirs.run(None, {"X": x32}),
+            7,
+            repeats,
+        )
+        ratio, text = ratio_text(pairs)
+        microseconds = statistics.median(a for a, _ in pairs) * 1e6 / count
+        results.append(
+            Result("graphs", f"forest ONNX against skl2onnx, {count} rows", f"{text}, ours {microseconds:.2f} us a row",
+                   f"at least {bar}x", ratio >= bar)
+        )  # fmt: skip
+        explained = paired(lambda x=x: ours.run(None, {"samples": x}), lambda x32=x32: theirs.run(None, {"X": x32}), 3, repeats)
+        results.append(Result("graphs", f"the same with contributions, which skl2onnx has not, {count} rows", ratio_text(explained)[1]))
+    results.append(
+        Result("graphs", "size and load time, ours / skl2onnx",
+               f"{len(ours_bytes) // 1024} KB, {ours_load * 1e3:.0f} ms / {len(theirs_bytes) // 1024} KB, {theirs_load * 1e3:.0f} ms")
+    )  # fmt: skip
+    rate = fitted.metadata.forest.score_rate
+    depth = ours.run(["depth_sum"], {"samples": rows, "occlusion": plain}, only)[0]
+    wanted = -captured["forest"].score_samples(captured["scaler"].transform(rows))
+    apart = float(np.abs(np.exp2(depth * rate) - wanted).max())
+    results.append(Result("graphs", f"largest difference from scikit-learn, {len(rows)} rows", f"{apart:.1e}", "at most 3e-15", apart <= 3e-15))
+
+    lstm = ModelSet.open(REFERENCE).model("lstm_autoencoder")
+    windows = np.random.default_rng(0).normal(50, 10, (256, lstm.timesteps, 7))
+    for count, repeat in ((1, 50), (256, 2)):
+        pairs = paired(lambda c=count: lstm.run(windows[:c], Explain.NEVER), lambda: None, 5, (repeat, 1))
+        each = statistics.median(a for a, _ in pairs) * 1e6 / count
+        results.append(Result("graphs", f"exact LSTM graph in the Python core, {count} windows", f"{each:.0f} us a window"))
+    return results
+
+
+def go(_: argparse.Namespace) -> list[Result]:
+    """Go benchmarks of the native scorers."""
+    command = [GO, "test", "-run", "^$", "-bench", "Forest|LSTM|OpenReferenceSet", "-benchmem", "-count", "5", "."]
+    output = subprocess.run(
+        command, cwd=ROOT / "go-contract", env={**os.environ, "CGO_ENABLED": "0"}, check=True, capture_output=True, text=True
+    ).stdout
+    found: dict[str, list[tuple[float, int]]] = {}
+    for name, ns, allocs in re.findall(r"^Benchmark(\w+?)(?:-\d+)?\s+\d+\s+([\d.]+) ns/op.*?(\d+) allocs/op", output, re.M):
+        found.setdefault(name, []).append((float(ns) / 1e3, int(allocs)))
+    bars = {"Forest": 5.0, "LSTM": 600.0}
+    results = []
+    for name, runs in found.items():
+        micro, allocs = statistics.median(us for us, _ in runs), max(a for _, a in runs)
+        bar = bars.get(name)
+        results.append(
+            Result("go", f"Go benchmark {name}", f"{micro:.2f} us [{min(us for us, _ in runs):.2f} to {max(us for us, _ in runs):.2f}], {allocs} allocations",
+                   f"at most {bar:g} us, 0 allocations" if bar else "", micro <= bar and allocs == 0 if bar else None)
+        )  # fmt: skip
+    missing = set(bars) - set(found)
+    if missing:
+        raise SystemExit(f"Go benchmarks did not run: {sorted(missing)}")
+    return results
+
+
+def sidecar(_: argparse.Namespace) -> list[Result]:
+    """Resident memory with both models after scoring, and time from process start to the first answer."""
+    from dwcp_sidecar.client import Client
+    from dwcp_sidecar.model_set import ModelSet
+
+    models = ModelSet.open(REFERENCE)
+    requests = {
+        name: [list(s.values) for s in next(c for c in file.cases if c.id == "typical/0").samples] for name, file in models.golden.items()
+    }
+    starts, memories, calls = [], [], []
+    for _round in range(5):
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [Path(sys.executable).parent / "dwcp-sidecar", "serve", "--models", REFERENCE, "--listen", "127.0.0.1:0"],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None
+            if not select.select([process.stdout], [], [], 30)[0]:
+                raise SystemExit("the sidecar did not become ready within 30 s")
+            address = process.stdout.readline().split()[1]
+            with Client(address, timeout=10) as client:
+                client.score("isolation_forest", requests["isolation_forest"])
+                starts.append(time.perf_counter() - start)
+                for name, samples in requests.items():
+                    for _call in range(300):
+                        begin = time.perf_counter()
+                        client.score(name, samples)
+                        if name == "isolation_forest":
+                            calls.append(time.perf_counter() - begin)
+                client.score_batch("lstm_autoencoder", np.tile(requests["lstm_autoencoder"], (256, 1)))
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            memories.append(int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024)
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+    first, memory = statistics.median(starts), max(memories)
+    return [
+        Result("sidecar", "first answer after process start", f"{first:.2f} s [{min(starts):.2f} to {max(starts):.2f}]", "within 1 s", first <= 1),
+        Result("sidecar", "resident memory with both models, after scoring", f"{memory:.0f} MB", "at most 110 MB", memory <= 110),
+        Result("sidecar", "unary Score of a forest from one Python client", f"{np.percentile(calls, 50) * 1e3:.2f} / {np.percentile(calls, 99) * 1e3:.2f} ms p50 / p99"),
+    ]
+
+
+_TRAIN = """
+import json, sys, time
+from dwcp_training.data import lstm_series, time_split, windows
+from dwcp_training.detectors import keras_network
+from dwcp_training.detectors.base import clamp_scaled
+from dwcp_training.profiles import load_profile
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+kind, epochs = sys.argv[1], int(sys.argv[2])
+settings = load_profile("dwcp").detectors.lstm_autoencoder.model_copy(update={"epochs": epochs})
+fit, held = time_split(lstm_series(), settings.validation_split, gap=settings.window_size)
+scaler = StandardScaler().fit(fit.values)
+a, b = (clamp_scaled(windows(p.values, p.segments, settings.window_size), scaler.mean_, scaler.scale_).astype(np.float32) for p in (fit, held))
+import keras
+start = time.perf_counter()
+if kind == "ours":
+    _, curves = keras_network.train(a, b, settings, lambda *_: None)
+else:
+    keras.utils.set_random_seed(settings.seed)
+    network = keras_network.build(settings, a.shape[-1], unroll=False)
+    network.compile(optimizer=keras.optimizers.Adam(settings.learning_rate), loss=settings.loss)
+    curves = network.fit(a, a, epochs=epochs, batch_size=settings.batch_size, validation_data=(b, b), verbose=0, callbacks=[
+        keras.callbacks.EarlyStopping(patience=settings.early_stopping_patience, restore_best_weights=True),
+        keras.callbacks.ReduceLROnPlateau(factor=.5, patience=settings.learning_rate_patience, min_lr=settings.learning_rate_floor)]).history
+print(json.dumps({"seconds": time.perf_counter() - start, "val_loss": float(min(curves["val_loss"]))}))
+"""
+
+
+def training(arguments: argparse.Namespace) -> list[Result]:
+    """Our LSTM training against a plain Keras fit of the same model, each in a process of its own."""
+
+    def once(kind: str) -> dict[str, float]:
+        done = subprocess.run(
+            [sys.executable, "-c", _TRAIN, kind, str(arguments.epochs)], check=True, capture_output=True, text=True
+        )
+        return json.loads(done.stdout.splitlines()[-1])
+
+    ours, plain = once("ours"), once("plain")
+    ratio = plain["seconds"] / ours["seconds"]
+    return [
+        Result("training", f"LSTM at the seed's defaults, {arguments.epochs} epochs, against plain Keras",
+               f"{ratio:.1f}x as fast: {ours['seconds']:.0f} s / {plain['seconds']:.0f} s", "no slower", ratio >= 1),
+        Result("training", "held-out loss, ours / plain Keras", f"{ours['val_loss']:.6f} / {plain['val_loss']:.6f}",
+               "no worse (1 %)", ours["val_loss"] <= plain["val_loss"] * 1.01),
+    ]  # fmt: skip
+
+
+PARTS = {"graphs": graphs, "go": go, "sidecar": sidecar, "training": training}
+
+
+def main() -> int:
+    """Measures, prints and writes; exit status 1 when a bar was missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part only; may be given several times")
+    parser.add_argument("--epochs", type=int, default=50, help="epochs of the training comparison (default 50, the seed's)")
+    arguments = parser.parse_args()
+    console = Console(width=160)
+    results: list[Result] = []
+    for name in arguments.only or PARTS:
+        console.print(f"measuring {name}: {PARTS[name].__doc__}")
+        results += PARTS[name](arguments)
+    table = Table(title=f"{os.cpu_count()} cores; medians of paired rounds, [min to max]")
+    for column in ("what", "measured", "bar", "met"):
+        table.add_column(column, overflow="fold")
+    for result in results:
+        table.add_row(result.what, result.value, result.bar, {None: "", True: "yes", False: "[red]NO[/red]"}[result.met])
+    console.print(table)
+    target = ROOT / "build/bench.json"
+    target.parent.mkdir(exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=target.parent, delete=False) as file:
+        json.dump([asdict(result) for result in results], file, indent=1)
+    Path(file.name).replace(target)
+    return int(any(result.met is False for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""`dwcp-sidecar serve` as a process: addresses, health, reflection, stop."""
+
+import os
+import signal
+import socket
+import stat
+import time
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from dwcp.anomaly.v1 import scoring_pb2, scoring_pb2_grpc
+from dwcp_sidecar import detectors
+from dwcp_sidecar.client import Client
+from dwcp_sidecar.server.app import health_name
+from dwcp_sidecar.server.settings import Settings, StartError
+
+pytestmark = pytest.mark.timeout(120)
+SERVICE = "dwcp.anomaly.v1.ScoringService"
+ROW = [105.2, 10.5, 0.01, 1.2, 45.3, 58.7, 0.001]
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def health(address, name):
+    with grpc.insecure_channel(address) as channel:
+        request = health_pb2.HealthCheckRequest(service=name)
+        return health_pb2_grpc.HealthStub(channel).Check(request, timeout=30).status
+
+
+def test_ready_line_names_addresses_and_set(served, reference):
+    tcp, unix = served.addresses
+    host, port = tcp.rsplit(":", 1)
+    assert host == "127.0.0.1" and int(port) > 0
+    assert unix.startswith("unix:/")
+    assert served.model_set_id == reference.id
+
+
+@pytest.mark.parametrize("name", ["", SERVICE, *map(health_name, detectors.BY_NAME)])
+def test_health(served, name):
+    for address in served.addresses:
+        assert health(address, name) == SERVING
+
+
+def test_health_names_are_as_documented(served):
+    assert health_name("isolation_forest") == f"{SERVICE}/isolation_forest"
+    with pytest.raises(grpc.RpcError) as caught:
+        health(served.address, f"{SERVICE}/no_such")
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_health_of_a_detector_that_the_set_cannot_score(serve, set_copy):
+    def forest_alone(manifest):
+        manifest["models"] = manifest["models"][:1]
+
+    set_copy.edit("manifest.json", forest_alone)
+    with serve("--listen", "127.0.0.1:0", models=set_copy.path) as server:
+        assert health(server.address, "") == SERVING
+        assert health(server.address, health_name("isolation_forest")) == SERVING
+        assert health(server.address, health_name("lstm_autoencoder")) == NOT_SERVING
+
+
+def test_reflection_lists_the_services(served):
+    with grpc.insecure_channel(served.address) as channel:
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        answers = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([request]), timeout=30)
+        listed = {service.name for service in next(answers).list_services_response.service}
+    assert {SERVICE, "grpc.health.v1.Health"} <= listed
+
+
+def listening_tcp(pid):
+    """Local addresses on which a process listens, from /proc (hexadecimal, as the kernel writes them)."""
+    inodes = set()
+    for entry in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{entry}")
+        except FileNotFoundError:
+            continue
+        inodes.add(target.removeprefix("socket:[").removesuffix("]"))
+    found = []
+    for table in ("tcp", "tcp6"):
+        with open(f"/proc/{pid}/net/{table}") as rows:
+            found += [row.split()[1] for row in rows if row.split()[3] == "0A" and row.split()[9] in inodes]
+    return found
+
+
+def test_loopback_only(served):
+    addresses = listening_tcp(served.process.pid)
+    assert len(addresses) == 1
+    # ::ffff:127.0.0.1 or 127.0.0.1, in the byte order of the kernel's tables.
+    assert addresses[0].rsplit(":", 1)[0].endswith("0100007F")
+
+
+def test_unix_socket_alone_opens_no_port(serve, tmp_path):
+    path = tmp_path / "score.sock"
+    with serve("--unix", path) as server:
+        assert server.addresses == [f"unix:{path}"]
+        assert listening_tcp(server.process.pid) == []
+        assert stat.S_ISSOCK(path.stat().st_mode)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        with Client(server.address, timeout=30) as client:
+            assert client.score("isolation_forest", [ROW]).verdict.score > 0
+        assert server.stop() == 0
+    assert not path.exists()
+
+
+def test_stale_unix_socket_is_replaced(serve, tmp_path):
+    path = tmp_path / "score.sock"
+    with serve("--unix", path) as server:
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait(30)
+    assert path.exists(), "a killed server leaves its socket behind: that is what this test is about"
+    with serve("--unix", path) as server:
+        assert health(server.address, "") == SERVING
+
+
+def test_unix_socket_in_use_is_left_alone(command, served, reference_path):
+    path = served.addresses[1].removeprefix("unix:")
+    done = command("serve", "--models", reference_path, "--unix", path)
+    assert done.returncode == 1 and "another server listens there" in done.stderr
+    assert health(served.addresses[1], "") == SERVING
+
+
+def test_a_file_that_is_no_socket_is_left_alone(command, tmp_path, reference_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("keep me")
+    done = command("serve", "--models", reference_path, "--unix", path)
+    assert done.returncode == 1 and "no socket" in done.stderr
+    assert path.read_text() == "keep me"
+
+
+def test_unix_path_too_long_or_without_folder(command, tmp_path, reference_path):
+    for path in (tmp_path / ("x" * 120), tmp_path / "no" / "such.sock"):
+        done = command("serve", "--models", reference_path, "--unix", path)
+        assert done.returncode == 1 and done.stdout == "" and "Traceback" not in done.stderr
+
+
+def test_port_in_use(command, served, reference_path, tmp_path):
+    port = served.address.rsplit(":", 1)[1]
+    for host in ("127.0.0.1", "localhost"):
+        done = command("serve", "--models", reference_path, "--listen", f"{host}:{port}", "--unix", tmp_path / "x.sock")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert port in done.stderr and "in use" in done.stderr and "--listen" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not (tmp_path / "x.sock").exists()
+
+
+@pytest.mark.parametrize("address", [":50051", "50051", "localhost", "127.0.0.1:http", "127.0.0.1:70000", "127.0.0.1:"])
+def test_addresses_that_are_refused(address, tmp_path):
+    with pytest.raises(StartError):
+        Settings(models=tmp_path, listen=address)
+
+
+def test_ready_file(serve, tmp_path):
+    path = tmp_path / "ready"
+    with serve("--listen", "127.0.0.1:0", "--ready-file", path) as server:
+        assert path.read_text() == server.ready
+        assert server.stop() == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_graceful_stop(serve, number):
+    """A call in flight gets its answer, new ones are refused, the exit status is 0."""
+    rows = np.tile(ROW, (8192 + 9, 1)).astype("<f8").tobytes()
+    long = scoring_pb2.ScoreBatchRequest(detector=2, rows=rows, layout=2, explain=scoring_pb2.EXPLAIN_ALWAYS)
+    with serve("--listen", "127.0.0.1:0", "--grace", "60") as server, grpc.insecure_channel(server.address) as channel:
+        service = scoring_pb2_grpc.ScoringServiceStub(channel)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=100)
+        assert next(watch).status == SERVING
+        call = service.ScoreBatch.future(long, timeout=100)
+        time.sleep(0.3)
+        assert not call.done()
+        server.process.send_signal(number)
+        assert next(watch).status == NOT_SERVING
+        watch.cancel()
+        with Client(server.address, timeout=5) as late, pytest.raises(grpc.RpcError) as caught:
+            late.model_set()
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert not call.done(), "the new call has to be refused while the old one is still in flight"
+        assert len(call.result(100).scores) == 8192
+        assert server.process.wait(30) == 0
+        assert server.process.stderr.read() == ""
+
+
+def test_a_second_signal_ends_calls_in_flight(serve):
+    with serve("--listen", "127.0.0.1:0", "--grace", "1000") as server, grpc.insecure_channel(server.address) as channel:
+        request = health_pb2.HealthCheckRequest(service="")
+        watch = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=100)
+        assert next(watch).status == SERVING
+        server.process.send_signal(signal.SIGTERM)
+        assert next(watch).status == NOT_SERVING
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+
+
+def test_models_must_be_named(command):
+    done = command("serve")
+    assert done.returncode == 2 and "--models" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["serve", "score", "check"])
+def test_help_has_examples(command, name):
+    done = command(name, "--help")
+    assert done.returncode == 0 and "examples:" in done.stdout and f"dwcp-sidecar {name}" in done.stdout
+
+
+def test_check_prints_what_was_verified(command, reference, reference_path):
+    done = command("check", "--models", reference_path)
+    assert done.returncode == 0, done.stderr
+    for name, golden in reference.golden.items():
+        row = next(line for line in done.stdout.splitlines() if line.startswith(name))
+        assert f"{len(golden.cases)} of {len(golden.cases)} passed" in row and "EXACT" in row
+        assert repr(reference.model(name).threshold) in row
+    assert reference.id in done.stdout
+
+
+def test_settings_out_of_range(tmp_path):
+    for wrong in ({"worker_threads": 0}, {"grace": -1.0}, {"grace": float("nan")}, {"listen": None}):
+        with pytest.raises(StartError):
+            Settings(models=tmp_path, **wrong)
+
+
+def test_a_freed_port_can_be_had_again_at_once(serve):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for _ in range(2):
+        with serve("--listen", f"127.0.0.1:{port}") as server:
+            with Client(server.address, timeout=30) as client:
+                assert client.model_set().models
+            assert server.stop() == 0

@@ -51,7 +51,8 @@ def serving(*arguments: str | Path, models: Path = REFERENCE) -> Iterator[Served
     command = [COMMAND, "serve", "--models", models, *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         line = process.stdout.readline()
         assert line, process.stderr.read()
         yield Served(process, line)
@@ -109,6 +110,7 @@ class SetCopy:
 
     def redigest(self) -> None:
         """Makes the manifest right again, so that a damage gets past the digests."""
+
         def change(manifest: dict) -> None:
             for entry in manifest["files"]:
                 file = self.path / entry["path"]

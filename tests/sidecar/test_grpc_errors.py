@@ -84,16 +84,18 @@ def stub(address):
 
 def refusal(address, request):
     """The failed call of a request, of either method."""
-    with stub(address) as service, pytest.raises(grpc.RpcError) as caught:
+    with stub(address) as service:
         method = service.Score if isinstance(request, scoring_pb2.ScoreRequest) else service.ScoreBatch
-        method(request, timeout=30)
+        with pytest.raises(grpc.RpcError) as caught:
+            method(request, timeout=30)
     return caught.value
 
 
 def assert_refused(error, code, field):
     assert error.code() == status.STATUS[code]
     rich = rpc_status.from_call(error)
-    assert rich is not None and rich.message == error.details() != ""
+    assert rich is not None
+    assert rich.message == error.details() != ""
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     assert rich.details[0].Unpack(info)
     assert (info.reason, info.domain) == (code, "dwcp.anomaly")
@@ -104,10 +106,13 @@ def assert_refused(error, code, field):
     for private in ("Traceback", "/work", "/tmp", ".py", "\n"):
         assert private not in error.details()
     rebuilt = status.from_grpc(error)
-    assert rebuilt is not None and (rebuilt.code, rebuilt.field) == (code, field)
+    assert rebuilt is not None
+    assert (rebuilt.code, rebuilt.field) == (code, field)
 
 
-@pytest.mark.parametrize(("code", "field", "request_"), REFUSALS, ids=[f"{c}-{f}-{i}" for i, (c, f, _) in enumerate(REFUSALS)])
+@pytest.mark.parametrize(
+    ("code", "field", "request_"), REFUSALS, ids=[f"{c}-{f}-{i}" for i, (c, f, _) in enumerate(REFUSALS)]
+)
 def test_refusals(served, code, field, request_):
     assert_refused(refusal(served.address, request_), code, field)
 
@@ -121,7 +126,11 @@ def test_every_code_of_a_request_is_in_the_table_and_tested():
 
 def test_detector_unavailable(set_copy):
     def leave_out(metadata):
-        metadata["graph"] |= {"available": False, "file": "", "unavailable_reason": "failed in /home/zoe/x.py\nTraceback"}
+        metadata["graph"] |= {
+            "available": False,
+            "file": "",
+            "unavailable_reason": "failed in /home/zoe/x.py\nTraceback",
+        }
 
     def no_graph(manifest):
         for model in manifest["models"]:
@@ -134,7 +143,8 @@ def test_detector_unavailable(set_copy):
     with running(ModelSet.open(set_copy.path)) as address:
         error = refusal(address, score([ROW], detector=LSTM))
         assert_refused(error, "DETECTOR_UNAVAILABLE", "detector")
-        assert "/home" not in error.details() and "zoe" not in error.details()
+        assert "/home" not in error.details()
+        assert "zoe" not in error.details()
         with Client(address, timeout=30) as client:
             assert [model.model_type for model in client.model_set().models] == ["isolation_forest"]
 

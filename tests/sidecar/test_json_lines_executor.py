@@ -37,7 +37,8 @@ def line(samples, id=1, detector=FOREST):
 
 
 def error(answer):
-    assert set(answer) == {"id", "error"} and set(answer["error"]) == {"code", "field", "message"}
+    assert set(answer) == {"id", "error"}
+    assert set(answer["error"]) == {"code", "field", "message"}
     return answer["id"], answer["error"]["code"], answer["error"]["field"]
 
 
@@ -95,14 +96,27 @@ def test_corner_cases(reference, text, id, code, field):
     assert error(answer) == (id, code, field)
 
 
-IDS = ["null", '"a"', "0", "-1", "9007199254740993", "12345678901234567890", "1.5", "true", '[1, {"a": 2}]', '"\\ud800"', '"é"']
+IDS = [
+    "null",
+    '"a"',
+    "0",
+    "-1",
+    "9007199254740993",
+    "12345678901234567890",
+    "1.5",
+    "true",
+    '[1, {"a": 2}]',
+    '"\\ud800"',
+    '"é"',
+]
 
 
 @pytest.mark.parametrize("id", IDS)
 def test_ids_come_back_as_they_were_sent(reference, id):
     for samples in ("[[]]", json.dumps([ROW])):
         (answer,) = answers(reference, [f'{{"id": {id}, "detector": "{FOREST}", "samples": {samples}}}'.encode()])
-        assert answer["id"] == json.loads(id) and type(answer["id"]) is type(json.loads(id))
+        assert answer["id"] == json.loads(id)
+        assert type(answer["id"]) is type(json.loads(id))
 
 
 @pytest.mark.parametrize("id", ["1e999", "-1e999", "9" * 5000, "[1e999]"])
@@ -125,7 +139,10 @@ def test_an_answer_has_the_bits_of_the_model(reference):
 
 
 def test_integers_and_signed_zero_are_numbers(reference):
-    one, other, third = answers(reference, [line([[1, 2, 0, 4, 5, 6, 7]]), line([[1.0, 2.0, 0.0, 4.0, 5.0, 6.0, 7.0]]), line([[1, 2, -0.0, 4, 5, 6, 7]])])
+    one, other, third = answers(
+        reference,
+        [line([[1, 2, 0, 4, 5, 6, 7]]), line([[1.0, 2.0, 0.0, 4.0, 5.0, 6.0, 7.0]]), line([[1, 2, -0.0, 4, 5, 6, 7]])],
+    )
     assert one["score_bits"] == other["score_bits"] == third["score_bits"]
 
 
@@ -135,7 +152,13 @@ def mixed(reference):
     lines = [text for text, *_ in CORNERS[::3] if len(text) < 10_000]
     for detector, golden in reference.golden.items():
         for case in golden.cases:
-            samples = [[x if math.isfinite(x) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(x, "NaN") for x in s.values] for s in case.samples]
+            samples = [
+                [
+                    x if math.isfinite(x) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(x, "NaN")
+                    for x in s.values
+                ]
+                for s in case.samples
+            ]
             lines.append(line(samples, case.id, detector))
     np.random.default_rng(1).shuffle(lines)
     lines += sorted((text for text in lines if LSTM.encode() in text), key=len)
@@ -159,10 +182,20 @@ def test_no_answer_depends_on_the_batch(reference, mixed):
 def test_a_server_gives_the_same_answers(command, served, reference, reference_path, mixed, batch):
     text = (b"\n".join(text for text in mixed if b"\n" not in text and _is_text(text)) + b"\n").decode()
     here = command("score", "--models", reference_path, "--threads", "2", input=text)
-    there = command("score", "--models", reference_path, "--address", served.addresses[int(batch) // 16], "--batch", batch, input=text)
+    there = command(
+        "score",
+        "--models",
+        reference_path,
+        "--address",
+        served.addresses[int(batch) // 16],
+        "--batch",
+        batch,
+        input=text,
+    )
     assert here.returncode == there.returncode == 0, there.stderr
     ours, theirs = ([comparable(json.loads(answer)) for answer in done.stdout.splitlines()] for done in (here, there))
-    assert ours == theirs and len(ours) == text.count("\n") > 100
+    assert ours == theirs
+    assert len(ours) == text.count("\n") > 100
 
 
 def _is_text(data):
@@ -184,12 +217,14 @@ def test_a_server_with_another_set_is_refused_line_by_line(command, served, set_
 def test_no_server_is_an_error_not_an_answer(command):
     done = command("score", "--address", "127.0.0.1:1", input=line([ROW]).decode() + "\n")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "127.0.0.1:1" in done.stderr and "Traceback" not in done.stderr
+    assert "127.0.0.1:1" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_neither_models_nor_address(command):
     done = command("score")
-    assert done.returncode == 2 and "--address" in done.stderr
+    assert done.returncode == 2
+    assert "--address" in done.stderr
 
 
 def test_each_line_is_answered_while_the_input_stays_open(reference_path):
@@ -217,7 +252,11 @@ def test_a_reader_that_has_enough_is_no_error(reference_path):
         assert process.stderr.read() == b""
 
 
-@given(st.lists(st.binary(max_size=30).map(lambda data: data.replace(b"\n", b"")), max_size=8), st.booleans(), st.integers(1, 40))
+@given(
+    st.lists(st.binary(max_size=30).map(lambda data: data.replace(b"\n", b"")), max_size=8),
+    st.booleans(),
+    st.integers(1, 40),
+)
 def test_lines_of_a_descriptor(lines, last_newline, piece):
     """Every line comes out whole, however the writer cuts the stream."""
     text = b"".join(item + b"\n" for item in lines)
@@ -240,7 +279,12 @@ def test_lines_of_a_descriptor(lines, last_newline, piece):
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=9) | st.sampled_from(["NaN", "Infinity"]),
+    st.none()
+    | st.booleans()
+    | st.floats()
+    | st.integers()
+    | st.text(max_size=9)
+    | st.sampled_from(["NaN", "Infinity"]),
     lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
     max_leaves=12,
 )
@@ -264,5 +308,6 @@ def test_any_line_gives_exactly_one_answer(reference, lines, batch):
     for text, answer in zip(lines, got, strict=True):
         assert ("score" in answer) != ("error" in answer)
         if "score" in answer:
-            assert math.isfinite(answer["score"]) and sum(answer["contributions"]) <= 1.00001
+            assert math.isfinite(answer["score"])
+            assert sum(answer["contributions"]) <= 1.00001
             assert answer["id"] == json.loads(text).get("id")

@@ -1,7 +1,8 @@
-"""A damaged set is refused whole, with the right code, in one line, and nothing is left half open (rules A1 to A5, E1)."""
+"""A damaged set is refused whole, with the right code, in one line; nothing stays half open (rules A1 to A5, E1)."""
 
 import pytest
 
+from dwcp.anomaly.v1 import errors_pb2
 from dwcp.onnx.v1 import onnx_pb2
 from dwcp_sidecar import cli
 from dwcp_sidecar.errors import ContractError
@@ -60,19 +61,42 @@ def climb(data):
     data["files"][0]["path"] = "../" + data["files"][0]["path"]
 
 
+def null_byte(data):
+    data["files"][0]["path"] += "\0"
+
+
 # Name, damage, whether the manifest is made right again, code, field.
 DAMAGES = [
     ("no manifest", remove("manifest.json"), False, "MANIFEST_MISSING", "manifest.json"),
-    ("manifest is no JSON", rewrite("manifest.json", lambda data: data[:100]), False, "METADATA_INVALID", "manifest.json"),
+    (
+        "manifest is no JSON",
+        rewrite("manifest.json", lambda data: data[:100]),
+        False,
+        "METADATA_INVALID",
+        "manifest.json",
+    ),
     ("manifest from the future", edit("manifest.json", schema_version=2), False, "SCHEMA_FROM_FUTURE", "manifest.json"),
     ("manifest with an unknown field", edit("manifest.json", surprise=1), False, "METADATA_INVALID", "manifest.json"),
     ("manifest without models", edit("manifest.json", models=[]), False, "METADATA_INVALID", "manifest.json"),
     ("a model twice", lambda c: c.edit("manifest.json", duplicate_model), False, "METADATA_INVALID", "manifest.json"),
     ("a path out of the set", lambda c: c.edit("manifest.json", climb), False, "METADATA_INVALID", "manifest.json"),
+    (
+        "a path with a null byte",
+        lambda c: c.edit("manifest.json", null_byte),
+        False,
+        "METADATA_INVALID",
+        "manifest.json",
+    ),
     ("graph missing", remove(GRAPH), False, "FILE_MISSING", GRAPH),
     ("graph of other bytes", rewrite(GRAPH, another_byte), False, "DIGEST_MISMATCH", GRAPH),
     ("graph truncated", rewrite(GRAPH, lambda data: data[: len(data) // 2]), False, "DIGEST_MISMATCH", GRAPH),
-    ("graph truncated, digest right", rewrite(GRAPH, lambda data: data[: len(data) // 2]), True, "GRAPH_INVALID", GRAPH),
+    (
+        "graph truncated, digest right",
+        rewrite(GRAPH, lambda data: data[: len(data) // 2]),
+        True,
+        "GRAPH_INVALID",
+        GRAPH,
+    ),
     ("graph empty, digest right", rewrite(GRAPH, lambda data: b""), True, "GRAPH_INVALID", GRAPH),
     ("graph no ONNX", rewrite(GRAPH, lambda data: b"\x00not a graph\xff" * 9), True, "GRAPH_INVALID", GRAPH),
     ("foreign graph", rewrite(GRAPH, foreign_graph), True, "GRAPH_INVALID", GRAPH),
@@ -106,7 +130,7 @@ def test_open_refuses(damaged):
     with pytest.raises(ContractError) as caught:
         ModelSet.open(path)
     assert (caught.value.code, caught.value.field) == (code, field), caught.value
-    assert caught.value.message.endswith((".", "!")) and len(caught.value.message) > 30, "names the remedy"
+    assert caught.value.message.endswith("."), "what is wrong, then the remedy"
 
 
 def test_commands_refuse(damaged, capfd, tmp_path):
@@ -117,19 +141,18 @@ def test_commands_refuse(damaged, capfd, tmp_path):
         assert cli.main([arguments[0], "--models", str(path), *arguments[1:]]) == 1
         out, err = capfd.readouterr()
         assert out == ""
-        assert code in err and field in err and "Traceback" not in err
+        assert code in err
+        assert field in err
+        assert "Traceback" not in err
         assert len(err.splitlines()) == 1, err
     assert not socket.exists()
 
 
 def test_an_untouched_copy_opens(set_copy, reference):
-    set_copy_of_reference = ModelSet.open(set_copy.path)
-    assert set_copy_of_reference.id == reference.id
+    assert ModelSet.open(set_copy.path).id == reference.id
 
 
 def test_every_code_of_a_set_is_tested():
-    from dwcp.anomaly.v1 import errors_pb2
-
     codes = {name.removeprefix("ERROR_CODE_") for name, number in errors_pb2.ErrorCode.items() if 20 <= number < 40}
     assert codes == {damage[3] for damage in DAMAGES}
 
@@ -137,4 +160,5 @@ def test_every_code_of_a_set_is_tested():
 def test_the_process_itself(command, tmp_path):
     done = command("serve", "--models", tmp_path, "--listen", "127.0.0.1:0")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "MANIFEST_MISSING (manifest.json)" in done.stderr and "make train" in done.stderr
+    assert "MANIFEST_MISSING (manifest.json)" in done.stderr
+    assert "make train" in done.stderr

@@ -146,7 +146,7 @@ def _check_files(folder: Path, manifest: model_pb2.Manifest) -> dict[str, bytes]
     check_version(manifest.schema_version, MANIFEST)
     contents = {}
     for entry in manifest.files:
-        if Path(entry.path).name != entry.path or entry.path in ("", ".", ".."):
+        if Path(entry.path).name != entry.path or entry.path in ("", ".", "..") or "\0" in entry.path:
             raise ContractError("METADATA_INVALID", MANIFEST, f"{entry.path!r} is not a plain file name. {_AGAIN}")
         if entry.role == model_pb2.FILE_ROLE_BYPRODUCT and not (folder / entry.path).exists():
             continue

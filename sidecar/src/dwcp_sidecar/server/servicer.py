@@ -43,7 +43,7 @@ def _answering(method: Callable[[Any, Any], Message]) -> Callable[[Any, Any, grp
         except Exception:  # the one place where a bug becomes an answer; its trace stays in the log
             _log.exception("%s failed", method.__name__)
             refusal = ContractError("INTERNAL", "", "the server failed on this request; its log says why")
-        context.abort_with_status(status.to_grpc(refusal))
+        return context.abort_with_status(status.to_grpc(refusal))  # raises: nothing is returned
 
     return call
 
@@ -55,7 +55,7 @@ class Servicer(scoring_pb2_grpc.ScoringServiceServicer):
         self.models = models
 
     @_answering
-    def Score(self, request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:
+    def Score(self, request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:  # noqa: N802
         models = self.models
         model = _model(models, request)
         explain = _explain(request.explain)
@@ -63,7 +63,7 @@ class Servicer(scoring_pb2_grpc.ScoringServiceServicer):
         return scoring_pb2.ScoreResponse(verdict=_verdict(model, verdicts), model_set_id=models.id)
 
     @_answering
-    def ScoreBatch(self, request: scoring_pb2.ScoreBatchRequest) -> scoring_pb2.ScoreBatchResponse:
+    def ScoreBatch(self, request: scoring_pb2.ScoreBatchRequest) -> scoring_pb2.ScoreBatchResponse:  # noqa: N802
         models = self.models
         model = _model(models, request)
         explain = _explain(request.explain)
@@ -72,7 +72,7 @@ class Servicer(scoring_pb2_grpc.ScoringServiceServicer):
         return _batch(model, verdicts, explain, models.id)
 
     @_answering
-    def GetModelSet(self, request: scoring_pb2.GetModelSetRequest) -> scoring_pb2.GetModelSetResponse:
+    def GetModelSet(self, request: scoring_pb2.GetModelSetRequest) -> scoring_pb2.GetModelSetResponse:  # noqa: N802
         models = self.models
         response = scoring_pb2.GetModelSetResponse(model_set_id=models.id)
         for model in models.models.values():

@@ -134,12 +134,12 @@ func TrainWindows(schema *anomalyv1.FeatureSchema, rows [][]float64, timesteps i
 	return inMemory(LSTMAutoencoder, meta, p), nil
 }
 
-// principalWindows reconstructs a scaled window as mean + components^T components (z - mean).
+// principalWindows reconstructs a scaled window as its mean + components^T components (z - mean).
 type principalWindows struct {
 	scaler
 	threshold           float64
 	timesteps, features int
-	mean                []float64
+	windowMean          []float64
 	// components are orthonormal rows, [kept, timesteps*features].
 	components [][]float64
 }
@@ -147,7 +147,7 @@ type principalWindows struct {
 func fitPrincipalWindows(s scaler, rows [][]float64, timesteps, most int) *principalWindows {
 	width := len(s.mean)
 	size := width * timesteps
-	p := &principalWindows{scaler: s, timesteps: timesteps, features: width, mean: make([]float64, size)}
+	p := &principalWindows{scaler: s, timesteps: timesteps, features: width, windowMean: make([]float64, size)}
 	scaled := make([]float64, 0, len(rows)*width)
 	for _, row := range rows {
 		for j, x := range row {
@@ -157,7 +157,7 @@ func fitPrincipalWindows(s scaler, rows [][]float64, timesteps, most int) *princ
 	n := len(rows) - timesteps + 1
 	for i := range n {
 		for k, z := range scaled[i*width:][:size] {
-			p.mean[k] += z / float64(n)
+			p.windowMean[k] += z / float64(n)
 		}
 	}
 	covariance := make([][]float64, size)
@@ -167,7 +167,7 @@ func fitPrincipalWindows(s scaler, rows [][]float64, timesteps, most int) *princ
 	d := make([]float64, size)
 	for i := range n {
 		for k, z := range scaled[i*width:][:size] {
-			d[k] = z - p.mean[k]
+			d[k] = z - p.windowMean[k]
 		}
 		for a, da := range d {
 			row := covariance[a]
@@ -202,11 +202,11 @@ func (p *principalWindows) score(window []float64, explain Explain, verdict *Ver
 	for k, x := range window {
 		z[k] = p.scale1(x, k%p.features)
 	}
-	copy(r, p.mean)
+	copy(r, p.windowMean)
 	for _, c := range p.components {
 		along := 0.0
 		for k := range c {
-			along += c[k] * (z[k] - p.mean[k])
+			along += c[k] * (z[k] - p.windowMean[k])
 		}
 		for k := range c {
 			r[k] += along * c[k]

@@ -9,6 +9,7 @@ PY := $(VENV)/bin/python
 GO = $(shell command -v go >/dev/null 2>&1 && go version | grep -qE 'go1\.(2[5-9]|[3-9][0-9])' && command -v go || echo $(CURDIR)/$(VENV)/bin/go)
 GO_RUN = cd go-contract && CGO_ENABLED=0 $(GO)
 MODELS := models
+export GO
 export GOFLAGS := -mod=readonly
 export PYTHONDONTWRITEBYTECODE := 1
 

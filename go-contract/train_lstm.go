@@ -48,7 +48,7 @@ func Recalibrate(set *ModelSet, rows [][]float64, options WindowOptions) (*Model
 	meta := proto.Clone(m.metadata).(*anomalyv1.ModelMetadata)
 	rows, refusal = copyRows(meta.GetFeatureSchema(), rows)
 	if refusal == nil {
-		refusal = decide(meta, m.engine, rows, options.withDefaults())
+		refusal = decide(meta, m.engine, rows, false, options.withDefaults())
 	}
 	if refusal != nil {
 		return nil, refusal
@@ -56,8 +56,9 @@ func Recalibrate(set *ModelSet, rows [][]float64, options WindowOptions) (*Model
 	return inMemory(LSTMAutoencoder, meta, network.withThreshold(meta.GetThreshold())), nil
 }
 
-// decide sets threshold and calibration from the scores of all windows of rows.
-func decide(meta *anomalyv1.ModelMetadata, e engine, rows [][]float64, o WindowOptions) *Error {
+// decide sets threshold and calibration from the scores of all windows of rows. With unseen, the model was fitted on the first rows,
+// which it therefore reconstructs better than any others: the threshold then comes from the held-out windows too.
+func decide(meta *anomalyv1.ModelMetadata, e engine, rows [][]float64, unseen bool, o WindowOptions) *Error {
 	steps := windowLength(meta)
 	if len(rows) < steps {
 		return refuse(CodeWindowTooShort, "rows", "%d rows; the window of the model has %d", len(rows), steps)
@@ -76,6 +77,9 @@ func decide(meta *anomalyv1.ModelMetadata, e engine, rows [][]float64, o WindowO
 	if n := len(scores); n >= minHoldOutRows {
 		cut := int(float64(n) * (1 - holdOut))
 		scores, held, source = scores[:cut], scores[min(cut+steps, n-1):], "the last 20 % of the training windows"
+		if unseen {
+			scores = held
+		}
 	}
 	meta.Threshold = nearestMidpoint(quantile(widen(scores), o.Percentile/100))
 	meta.Calibration = calibrationOf(held, source)
@@ -127,7 +131,7 @@ func TrainWindows(schema *anomalyv1.FeatureSchema, rows [][]float64, timesteps i
 	steps := uint32(timesteps)
 	meta.Timesteps = &steps
 	p := fitPrincipalWindows(s, fitted, timesteps, o.Components)
-	if refusal := decide(meta, p, rows, o); refusal != nil {
+	if refusal := decide(meta, p, rows, true, o); refusal != nil {
 		return nil, refusal
 	}
 	p.threshold = meta.GetThreshold()

@@ -92,7 +92,7 @@ def test_the_last_window_of_longer_requests_is_scored(client, reference):
 def test_explain_modes(client, reference, detector):
     windows = valid_windows(reference, detector)
     alarms = reference.model(detector).score_batch(windows).is_anomaly
-    assert alarms.any() and not alarms.all(), "the golden vectors must have both"
+    assert 0 < alarms.sum() < len(alarms), "the golden vectors must have both"
     for is_anomaly in (True, False):
         window = windows[list(alarms).index(is_anomaly)].tolist()
         answers = {explain: client.score(detector, window, explain=explain).verdict for explain in Explain}

@@ -20,7 +20,8 @@ _SERVE = """examples:
   dwcp-sidecar serve --models models --listen 127.0.0.1:0 --unix /run/dwcp/score.sock --ready-file /run/dwcp/ready
 
 It prints one line when it answers: `ready ADDRESS... model_set=ID`. At SIGTERM or SIGINT health becomes NOT_SERVING,
-calls in flight finish, the exit status is 0; a second signal ends them. There is no TLS: beyond this machine, use a proxy.
+calls in flight finish, the exit status is 0; a second signal ends them.
+There is no TLS: beyond this machine, put a proxy in front.
 """
 
 _SCORE = """examples:

@@ -11,12 +11,13 @@ from dwcp_sidecar import detectors
 from dwcp_sidecar.calibration import Calibration
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.features import check_batch, check_samples
+from dwcp_sidecar.onnx_file import pruned
 from dwcp_sidecar.verdicts import Explain, Verdicts
 
 __all__ = ["Explain", "Model", "Verdicts"]
 
 # Items handed to ONNX Runtime at once: larger pieces leave the processor's caches. No score depends on it (W4).
-_PIECE = {model_pb2.DETECTOR_ISOLATION_FOREST: 4096, model_pb2.DETECTOR_LSTM_AUTOENCODER: 256}
+_PIECE = {model_pb2.DETECTOR_ISOLATION_FOREST: 4096, model_pb2.DETECTOR_LSTM_AUTOENCODER: 64}
 
 
 class Model:
@@ -43,12 +44,14 @@ class Model:
         self.exact = metadata.parity_class == model_pb2.PARITY_CLASS_EXACT
         self.calibration = Calibration(np.array(metadata.calibration.scores, np.float32))
         self._is_forest = self.detector == model_pb2.DETECTOR_ISOLATION_FOREST
-        self._session = _session(graph, threads, metadata.graph.file)
         self._outputs = ["score", "is_anomaly"] + (["depth_sum"] if self._is_forest else [])
         self._no_occlusion = np.zeros((1, len(self.feature_names)), bool)
-        # Contributions are part of the graph; without this ONNX Runtime computes them also when nobody fetches them.
-        self._only_fetched = ort.RunOptions()
-        self._only_fetched.only_execute_path_to_fetches = True
+        self._session = _session(graph, threads, metadata.graph.file)
+        # Explaining a forest's score takes longer than the score, so most calls go to a graph without it. An autoencoder's
+        # explanation falls out of its score.
+        self._score_session = self._session
+        if self._is_forest:
+            self._score_session = _session(pruned(graph, self._outputs), threads, metadata.graph.file)
 
     def score(self, samples: Sequence[Sequence[float]], explain: Explain = Explain.ALWAYS) -> Verdicts:
         """Scores one request: the last sample (W1) or the last full window (W2).
@@ -122,7 +125,7 @@ class Model:
             return self._session.run([*self._outputs, "contributions", "expected"], feeds)
         if self._is_forest:
             feeds["occlusion"] = self._no_occlusion
-        return self._session.run(self._outputs, feeds, self._only_fetched)
+        return self._score_session.run(self._outputs, feeds)
 
 
 def _session(graph: bytes, threads: int, name: str) -> ort.InferenceSession:

@@ -80,7 +80,8 @@ class ModelSet:
             golden = protojson.parse(contents[entry.golden], golden_pb2.GoldenFile(), entry.golden)
             check_version(golden.schema_version, entry.golden)
             if golden.model_type != model.name:
-                raise ContractError("METADATA_INVALID", entry.golden, f"{entry.golden} is for {golden.model_type!r}. {_AGAIN}")
+                what = f"{entry.golden} is for {golden.model_type!r}"
+                raise ContractError("METADATA_INVALID", entry.golden, f"{what}. {_AGAIN}")
             if self_test:
                 require_golden(golden, model, entry.golden)
             models[model.name], goldens[model.name] = model, golden
@@ -166,11 +167,13 @@ def _check_files(folder: Path, manifest: model_pb2.Manifest) -> dict[str, bytes]
     seen = set()
     for model in manifest.models:
         if model.detector not in detectors.NAMES or model.detector in seen:
-            raise ContractError("METADATA_INVALID", MANIFEST, f"detector {model.detector} is unknown or there twice. {_AGAIN}")
+            what = f"detector {model.detector} is unknown or there twice"
+            raise ContractError("METADATA_INVALID", MANIFEST, f"{what}. {_AGAIN}")
         seen.add(model.detector)
         for name in [model.metadata] + ([model.graph, model.golden] if model.graph else []):
             if name not in contents:
-                raise ContractError("METADATA_INVALID", MANIFEST, f"it does not list {name!r} as a SERVING file. {_AGAIN}")
+                what = f"it does not list {name!r} as a SERVING file"
+                raise ContractError("METADATA_INVALID", MANIFEST, f"{what}. {_AGAIN}")
     return contents
 
 

@@ -1,6 +1,7 @@
 """Reads the parts of an ONNX file that an audit needs, without the onnx package (rules G1 to G3)."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,34 @@ class OnnxFile:
             properties={entry.key: entry.value for entry in model.metadata_props},
             attributes=attributes,
         )
+
+
+def pruned(data: bytes, outputs: Sequence[str]) -> bytes:
+    """The same graph without the nodes that none of `outputs` needs.
+
+    ONNX Runtime executes every node of a graph, whatever is fetched; a score without its explanation then costs twice as much.
+
+    Args:
+        data: an ONNX file that `OnnxFile.parse` accepts.
+        outputs: names of graph outputs to keep.
+    """
+    model = onnx_pb2.ModelProto.FromString(data)
+    graph = model.graph
+    needed, kept = set(outputs), []
+    for node in reversed(graph.node):  # nodes are in topological order
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    parts = {
+        "node": list(reversed(kept)),
+        "output": [output for output in graph.output if output.name in outputs],
+        "initializer": [tensor for tensor in graph.initializer if tensor.name in needed],
+    }
+    copies = {field: [type(part).FromString(part.SerializeToString()) for part in found] for field, found in parts.items()}
+    for field, found in copies.items():
+        del getattr(graph, field)[:]
+        getattr(graph, field).extend(found)
+    return model.SerializeToString()
 
 
 def _attributes(node: onnx_pb2.NodeProto) -> dict[str, np.ndarray | list[int]]:

@@ -9,11 +9,15 @@ from dwcp_sidecar.audit import LEAF_GRID
 MAX_CALIBRATION_SCORES = 2_000
 
 
-def midpoint_threshold(threshold: float) -> float:
+def midpoint_threshold(threshold: float, scores: np.ndarray | None = None) -> float:
     """The midpoint of two neighbouring float32 numbers that lies nearest to a threshold (D2).
+
+    Where training scores lie between the two, as they do when many rows are alike and tie at the percentile, the one
+    above is taken, so that no score up to the trained threshold becomes an anomaly.
 
     Args:
         threshold: as trained, finite and above 0.
+        scores: of the training items, float64 `[n]`.
 
     Raises:
         ValueError: when it is not a positive finite float32.
@@ -25,7 +29,10 @@ def midpoint_threshold(threshold: float) -> float:
         (float(low) + float(np.nextafter(low, np.float32(np.inf)))) / 2
         for low in (np.nextafter(near, np.float32(0)), near)
     ]
-    return min(candidates, key=lambda candidate: abs(candidate - threshold))
+    nearest = min(candidates, key=lambda candidate: abs(candidate - threshold))
+    if scores is not None and bool(((nearest < scores) & (scores <= threshold)).any()):
+        return next(candidate for candidate in candidates if candidate >= threshold)
+    return nearest
 
 
 def depth_threshold(threshold: float, rate: float) -> float:
@@ -43,7 +50,7 @@ def depth_threshold(threshold: float, rate: float) -> float:
 
 
 def calibration_scores(scores: np.ndarray, seed: int) -> np.ndarray:
-    """At most 2,000 of the held-out scores, ascending (C1). Drawn at random: a part of an exchangeable set is one too."""
+    """At most 2,000 of the held-out scores, ascending (C1), drawn at random, which keeps them exchangeable."""
     scores = np.asarray(scores, np.float32)
     if len(scores) > MAX_CALIBRATION_SCORES:
         scores = np.random.default_rng(seed).choice(scores, MAX_CALIBRATION_SCORES, replace=False)

@@ -1,4 +1,4 @@
-"""The `dwcp` command, and the two commands of the seed document. Thin: everything happens in `run.py`."""
+"""The `dwcp` command, and the two commands of the seed document. Thin: `run.py` trains, `evaluate.py` measures."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Optional
@@ -10,7 +10,9 @@ train_app = typer.Typer(no_args_is_help=True, help="Trains a detector, exports i
 app.add_typer(train_app, name="train")
 
 Synthetic = Annotated[bool, typer.Option("--synthetic", help="Train on made-up normal data, for trying things out.")]
-Data = Annotated[Optional[list[Path]], typer.Option(help="CSV or Parquet file of normal data; may be given several times.")]
+Data = Annotated[
+    Optional[list[Path]], typer.Option(help="CSV or Parquet file of normal data; may be given several times.")
+]
 Output = Annotated[Path, typer.Option(help="Folder of the model set. Models of other detectors in it are kept.")]
 Seed = Annotated[Optional[int], typer.Option(help="Seed of every random choice (default 42).")]
 OnBadRows = Annotated[Literal["fail", "drop"], typer.Option(help="What to do with rows that cannot be used.")]
@@ -22,7 +24,10 @@ ProfileName = Annotated[str, typer.Option(help="Profile: name or YAML file.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 
 
-@train_app.command("isolation-forest", epilog="Example: dwcp train isolation-forest --data normal.csv --output models --contamination 0.005")
+@train_app.command(
+    "isolation-forest",
+    epilog="Example: dwcp train isolation-forest --data normal.csv --output models --contamination 0.005",
+)
 def isolation_forest(
     synthetic: Synthetic = False,
     data: Data = None,
@@ -48,7 +53,10 @@ def isolation_forest(
     raise typer.Exit(run("isolation_forest", source, output, flags, profile, verbose))
 
 
-@train_app.command("lstm-autoencoder", epilog="Example: dwcp train lstm-autoencoder --data normal.csv --output models --epochs 100 --batch-size 64")
+@train_app.command(
+    "lstm-autoencoder",
+    epilog="Example: dwcp train lstm-autoencoder --data normal.csv --output models --epochs 100 --batch-size 64",
+)
 def lstm_autoencoder(
     synthetic: Synthetic = False,
     data: Data = None,
@@ -58,10 +66,14 @@ def lstm_autoencoder(
     batch_size: Annotated[Optional[int], typer.Option(help="Windows in a training step (default 32).")] = None,
     encoding_dim: Annotated[Optional[int], typer.Option(help="Width of the bottleneck (default 32).")] = None,
     threshold_percentile: Annotated[
-        Optional[float], typer.Option(help="Percentile of training scores that becomes the threshold; more means fewer alarms (default 95).")
+        Optional[float],
+        typer.Option(
+            help="Percentile of training scores that becomes the threshold; more means fewer alarms (default 95)."
+        ),
     ] = None,
     precision: Annotated[
-        Literal["float64", "float32"], typer.Option(help="float64: the same bits everywhere. float32: faster in batches, within a stated tolerance.")
+        Literal["float64", "float32"],
+        typer.Option(help="float64: the same bits everywhere. float32: faster in batches, within a stated tolerance."),
     ] = "float64",
     seed: Seed = None,
     on_bad_rows: OnBadRows = "fail",
@@ -85,6 +97,31 @@ def lstm_autoencoder(
         "seed": seed,
     }
     raise typer.Exit(run("lstm_autoencoder", source, output, flags, profile, verbose, precision=precision))
+
+
+@app.command(epilog="Example: dwcp evaluate --models models --data test.csv --labels labels.csv --grace 7")
+def evaluate(
+    models: Annotated[Path, typer.Option(help="Folder of the model set.")],
+    data: Annotated[list[Path], typer.Option(help="CSV or Parquet file; may be given several times.")],
+    labels: Annotated[
+        Optional[list[Path]], typer.Option(help="CSV with start,end[,kind]: the faults in the data.")
+    ] = None,
+    grace: Annotated[float, typer.Option(help="Seconds after a fault that are neither normal nor faulty.")] = 0.0,
+    inject: Annotated[
+        bool, typer.Option("--inject", help="Put anomalies into the normal data, each kind into each metric.")
+    ] = False,
+    json: Annotated[Optional[Path], typer.Option(help="Write all figures to this file too.")] = None,
+    on_bad_rows: OnBadRows = "fail",
+    profile: ProfileName = "dwcp",
+) -> None:
+    """Measures a model set: false alarms on normal data, recall and delay on labelled or injected faults."""
+    from dwcp_training.evaluate import run_evaluate
+
+    raise typer.Exit(
+        run_evaluate(
+            models, data, labels or (), grace, injected=inject, json_file=json, on_bad_rows=on_bad_rows, profile=profile
+        )
+    )
 
 
 def main() -> None:

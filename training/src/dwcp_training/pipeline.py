@@ -140,4 +140,6 @@ def _calibrate(fitted: Fitted, scores: np.ndarray, seed: int) -> None:
     calibration = fitted.metadata.calibration
     del calibration.scores[:]
     calibration.scores.extend(calibration_scores(scores, seed).tolist())
-    calibration.source = f"{len(calibration.scores)} of {len(scores)} held-out scores, the end of the training data by time"
+    calibration.source = (
+        f"{len(calibration.scores)} of {len(scores)} held-out scores, the end of the training data by time"
+    )

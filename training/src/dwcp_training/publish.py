@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,8 @@ from dwcp.anomaly.v1 import golden_pb2, model_pb2
 from dwcp_sidecar import detectors, protojson
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model_set import MANIFEST, ModelSet, resolve
+
+log = logging.getLogger("dwcp.training")
 
 RELEASES = "releases"
 CURRENT = "current"
@@ -57,20 +60,22 @@ class Candidate:
         return files
 
 
-def check_writable(output: Path) -> None:
-    """Creates the output folder; called before anything is trained.
+def check_writable(output: Path, flag: str = "--output") -> None:
+    """Tries to write where the output will be, and leaves nothing there; called before anything is trained.
 
     Raises:
         PublishError: when nothing can be written there.
     """
-    probe = output / f".probe-{os.getpid()}"
+    folder = output.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    probe = folder / f".probe-{os.getpid()}"
     try:
-        output.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # a writer at work clears what it takes for leftovers
     except OSError as error:
         raise PublishError(
-            f"--output {output}: cannot be written ({error.strerror}). Name a folder that you may write to."
+            f"{flag} {output}: cannot be written ({error.strerror}). Name a folder that you may write to."
         ) from None
 
 
@@ -86,6 +91,7 @@ def publish(output: Path, candidates: list[Candidate]) -> ModelSet:
     """
     check_writable(output)
     try:
+        output.mkdir(parents=True, exist_ok=True)
         with _locked(output):
             return _publish(output, candidates)
     except OSError as error:
@@ -93,6 +99,7 @@ def publish(output: Path, candidates: list[Candidate]) -> ModelSet:
 
 
 def _publish(output: Path, candidates: list[Candidate]) -> ModelSet:
+    _clear_leftovers(output)
     entries, serving, byproducts = _others(output, {candidate.detector for candidate in candidates})
     for candidate in candidates:
         entries[candidate.detector] = model_pb2.ModelEntry(
@@ -111,13 +118,15 @@ def _publish(output: Path, candidates: list[Candidate]) -> ModelSet:
         for name, data in {**serving, **byproducts, MANIFEST: manifest}.items():
             _write(aside / name, data)
         ModelSet.open(aside)
-        if release.exists():  # the same bytes were published before, or were damaged since
-            shutil.rmtree(release)
-        aside.rename(release)
+        if not _is_whole(release):  # the same set may be there already, even in use: then it stays
+            shutil.rmtree(release, ignore_errors=True)
+            aside.rename(release)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     _link(output / CURRENT, Path(RELEASES) / release.name)
-    names = sorted(set(serving) | set(byproducts)) + [MANIFEST]  # the manifest last: a new folder is complete when it has one
+    names = sorted(set(serving) | set(byproducts)) + [
+        MANIFEST
+    ]  # the manifest last: a new folder is complete when it has one
     for name in names:
         _link(output / name, Path(CURRENT) / name)
     for link in output.iterdir():
@@ -127,14 +136,18 @@ def _publish(output: Path, candidates: list[Candidate]) -> ModelSet:
     return ModelSet.open(output)
 
 
-def _others(output: Path, replaced: set[str]) -> tuple[dict[str, model_pb2.ModelEntry], dict[str, bytes], dict[str, bytes]]:
+def _others(
+    output: Path, replaced: set[str]
+) -> tuple[dict[str, model_pb2.ModelEntry], dict[str, bytes], dict[str, bytes]]:
     """Entries and files of the models already there that are not replaced. A damaged set is not carried on."""
     entries: dict[str, model_pb2.ModelEntry] = {}
     serving: dict[str, bytes] = {}
     byproducts: dict[str, bytes] = {}
     try:
         ModelSet.open(output)
-    except ContractError:
+    except ContractError as error:
+        if error.code != "MANIFEST_MISSING":
+            log.warning("the model set that was in %s is damaged and no model of it is kept: %s", output, error)
         return entries, serving, byproducts
     folder = resolve(output)
     manifest = protojson.parse((folder / MANIFEST).read_bytes(), model_pb2.Manifest(), MANIFEST)
@@ -179,6 +192,25 @@ def _locked(output: Path) -> Iterator[None]:
     with (output / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _clear_leftovers(output: Path) -> None:
+    """Removes what a writer that was killed has left. Called under the lock: no other writer is at work."""
+    for folder in (output / RELEASES).glob(".writing-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for link in output.glob(".*"):
+        if link.is_symlink() or link.name.startswith(".probe-"):
+            link.unlink(missing_ok=True)
+
+
+def _is_whole(release: Path) -> bool:
+    """Whether a release can be opened, byproducts and all."""
+    try:
+        ModelSet.open(release)
+        manifest = protojson.parse((release / MANIFEST).read_bytes(), model_pb2.Manifest(), MANIFEST)
+    except ContractError:
+        return False
+    return all((release / entry.path).is_file() for entry in manifest.files)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """Builds, starts and stops the server."""
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -98,9 +99,10 @@ class App:
         try:
             bound = self._server.add_insecure_port(f"{written}:{port}")
         except RuntimeError:  # gRPC does not say why
+            why, in_use = _why(family, number, port)
+            remedy = f"Stop the program that uses port {port}, or choose" if in_use else "Choose"
             raise StartError(
-                f"cannot listen on {written}:{port}: {_why(family, number, port)}. Stop the program that uses port "
-                f"{port}, or choose another with --listen HOST:PORT (port 0: any free one)."
+                f"cannot listen on {written}:{port}: {why}. {remedy} another with --listen HOST:PORT (0: any free one)."
             ) from None
         return f"{written}:{bound}"
 
@@ -123,14 +125,14 @@ class App:
             self._health.set(health_name(detector), serving if detector in self.models.models else not_serving)
 
 
-def _why(family: int, host: str, port: int) -> str:
-    """Reason why an address cannot be bound, by asking the system once more."""
+def _why(family: int, host: str, port: int) -> tuple[str, bool]:
+    """Why an address cannot be bound, and whether because it is in use: found by asking the system once more."""
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         try:
             probe.bind((host, port))
         except OSError as error:
-            return os.strerror(error.errno) if error.errno else str(error)
-    return "the system refuses it"
+            return os.strerror(error.errno) if error.errno else str(error), error.errno == errno.EADDRINUSE
+    return "the system refuses it", False
 
 
 def write_ready_file(path: Path, line: str) -> None:

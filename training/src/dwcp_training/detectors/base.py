@@ -58,7 +58,7 @@ class Fitted:
     Attributes:
         metadata: all of it but `graph` and `calibration`.
         graph: builds the ONNX graph; may raise anything a converter raises.
-        cross_check: compares a built graph with other converters; returns the findings in words, raises on a difference.
+        cross_check: compares a built graph with other converters; returns findings in words, raises on a difference.
         operators: operator counts that the graph must have.
         layout: name of the graph's layout (G2).
         precision: `float64` or `float32`.
@@ -85,7 +85,9 @@ class Fitted:
     facts: dict[str, str] = field(default_factory=dict)
 
 
-def common_metadata(telemetry: Telemetry, model_type: str, mean: Floats, scale: Floats, fitted_values: Floats) -> model_pb2.ModelMetadata:
+def common_metadata(
+    telemetry: Telemetry, model_type: str, mean: Floats, scale: Floats, fitted_values: Floats
+) -> model_pb2.ModelMetadata:
     """The metadata that every detector has.
 
     Args:

@@ -10,9 +10,19 @@ from sklearn.preprocessing import StandardScaler
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar.audit import LEAF_GRID
 from dwcp_training.calibrate import depth_threshold, midpoint_threshold
+from dwcp_training.data.errors import DataError, DataErrorCode
 from dwcp_training.data.telemetry import Telemetry
 from dwcp_training.data.windows import time_split
-from dwcp_training.detectors.base import Evaluation, Fitted, Floats, Progress, clamp_scaled, common_metadata, shares, silent
+from dwcp_training.detectors.base import (
+    Evaluation,
+    Fitted,
+    Floats,
+    Progress,
+    clamp_scaled,
+    common_metadata,
+    shares,
+    silent,
+)
 from dwcp_training.export.crosscheck_forest import cross_check_forest
 from dwcp_training.export.forest import LAYOUT, OPERATORS, average_path_length, export_forest, score_rate
 from dwcp_training.profiles import IsolationForestDefaults
@@ -98,6 +108,13 @@ def fit_isolation_forest(
     """
     progress(0, 3, "fitting the scaler")
     fit_part, held_out = time_split(telemetry, HELD_OUT, gap=1)
+    if len(fit_part) < 2:
+        raise DataError(
+            "rows",
+            "a forest needs at least 2 rows to fit, and a fifth to hold out.",
+            "Use more data.",
+            code=DataErrorCode.TOO_SHORT,
+        )
     scaler = StandardScaler().fit(fit_part.values)
     scaled = scaler.transform(fit_part.values)
     progress(1, 3, f"growing {settings.n_estimators} trees")
@@ -110,7 +127,8 @@ def fit_isolation_forest(
         random_state=settings.seed,
     ).fit(scaled)
     progress(2, 3, "threshold")
-    threshold = midpoint_threshold(-float(forest.offset_))
+    scores = -forest.score_samples(scaled)
+    threshold = midpoint_threshold(-float(forest.offset_), scores)
     forest.offset_ = -threshold  # the pickle decides as the contract does (D2)
     rate = score_rate(len(forest.estimators_), forest._max_samples)
 
@@ -126,7 +144,6 @@ def fit_isolation_forest(
     metadata.training.fitted_on, metadata.training.held_out = len(fit_part), len(held_out)
     reference = np.array(metadata.reference_values)
 
-    scores = -forest.score_samples(scaled)
     metadata.training.history["score_range"].values.extend([scores.min(), scores.max()])
     progress(3, 3, "done")
 

@@ -12,7 +12,16 @@ from dwcp_training.calibrate import midpoint_threshold
 from dwcp_training.data.telemetry import Telemetry
 from dwcp_training.data.windows import time_split, windows
 from dwcp_training.detectors import keras_network
-from dwcp_training.detectors.base import Evaluation, Fitted, Floats, Progress, clamp_scaled, common_metadata, shares, silent
+from dwcp_training.detectors.base import (
+    Evaluation,
+    Fitted,
+    Floats,
+    Progress,
+    clamp_scaled,
+    common_metadata,
+    shares,
+    silent,
+)
 from dwcp_training.export import lstm, lstm_float32
 from dwcp_training.export.crosscheck_lstm import cross_check_lstm
 from dwcp_training.export.lstm import LayerWeights, LstmWeights
@@ -49,7 +58,12 @@ class LstmReference:
         reconstructed = self.reconstruct(scaled)
         errors = ((scaled - reconstructed) ** 2).sum(axis=1)
         scores = errors.sum(axis=1) / (items.shape[1] * items.shape[2])
-        return scores, scores > self._metadata.threshold, shares(errors), reconstructed[:, -1] * self._scale + self._mean
+        return (
+            scores,
+            scores > self._metadata.threshold,
+            shares(errors),
+            reconstructed[:, -1] * self._scale + self._mean,
+        )
 
 
 def _layer(weights: LayerWeights, inputs: list[Floats]) -> list[Floats]:
@@ -79,8 +93,8 @@ def fit_lstm_autoencoder(
 ) -> Fitted:
     """Fits scaler and network on all but the last `validation_split` of the series.
 
-    The held-out part stops training early and calibrates p-values. That makes it slightly easier than data never seen; the
-    forest, which needs no early stopping, has no such bias.
+    The held-out part stops training early and calibrates p-values. That makes it slightly easier than data never seen;
+    the forest, which needs no early stopping, has no such bias.
 
     Args:
         precision: `float64` for the EXACT graph, `float32` for tf2onnx's in the TOLERANCE class.
@@ -116,7 +130,7 @@ def fit_lstm_autoencoder(
 
     reference = LstmReference(weights, metadata)
     scores = reference.evaluate(fitted_items).scores
-    threshold = midpoint_threshold(float(np.percentile(scores, settings.threshold_percentile)))
+    threshold = midpoint_threshold(float(np.percentile(scores, settings.threshold_percentile)), scores)
     metadata.threshold = threshold
     exact = precision == "float64"
     metadata.parity_class = model_pb2.PARITY_CLASS_EXACT if exact else model_pb2.PARITY_CLASS_TOLERANCE
@@ -146,8 +160,10 @@ def fit_lstm_autoencoder(
         metadata_file="lstm_metadata.json",
         graph_file="lstm_autoencoder.onnx",
         facts={
-            "windows": f"{len(fitted_items):,} fitted, {len(held_out_items):,} held out, of {settings.window_size} samples each",
-            "epochs": f"{epochs} of {settings.epochs}, best was {best + 1}: held-out loss {history['val_loss'][best]:.6f}",
+            "windows": f"{len(fitted_items):,} fitted, {len(held_out_items):,} held out, "
+            f"of {settings.window_size} samples each",
+            "epochs": f"{epochs} of {settings.epochs}, best was {best + 1}: "
+            f"held-out loss {history['val_loss'][best]:.6f}",
             "scores": f"{scores.min():.5f} to {scores.max():.5f} on the fitted windows",
             "threshold": f"{threshold:.6f}: percentile {settings.threshold_percentile:g} of the fitted windows' scores",
         },

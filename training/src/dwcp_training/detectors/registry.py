@@ -10,7 +10,7 @@ from dwcp_training.profiles import IsolationForestDefaults, LstmAutoencoderDefau
 
 @dataclass(frozen=True)
 class Registered:
-    """How to train one detector: its settings model, and the function that fits it, imported when needed (Keras is heavy)."""
+    """How to train one detector: its settings, and the function that fits it, imported when needed (Keras is heavy)."""
 
     settings: type
     fit: Callable[..., Fitted]

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import onnx
 
-
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_training.detectors import keras_network
 from dwcp_training.detectors.base import clamp_scaled
@@ -49,7 +48,8 @@ def cross_check_lstm(
             raise CrossCheckError(f"{differing} of {len(items)} published scores differ from Keras in float64")
         findings["Keras float64"] = f"all {len(items):,} published scores equal in every bit"
         theirs = _scores(
-            lstm_float32.export_lstm_float32(network, mean, scale, list(metadata.feature_names), metadata.threshold), items
+            lstm_float32.export_lstm_float32(network, mean, scale, list(metadata.feature_names), metadata.threshold),
+            items,
         )
         apart = float((np.abs(theirs - wanted) / wanted).max())
     if not apart <= FLOAT32_BOUND:
@@ -60,4 +60,6 @@ def cross_check_lstm(
 
 def _scores(model: onnx.ModelProto, items: np.ndarray) -> np.ndarray:
     session = cpu_session(model.SerializeToString())
-    return np.concatenate([session.run(["score"], {"samples": items[i : i + 250]})[0] for i in range(0, len(items), 250)])
+    return np.concatenate(
+        [session.run(["score"], {"samples": items[i : i + 250]})[0] for i in range(0, len(items), 250)]
+    )

@@ -18,8 +18,9 @@ _BRANCH_LEQ = 0
 _SUM = 1
 
 OPERATORS = {
-    "Cast": 5, "Clip": 1, "Concat": 1, "Div": 2, "Equal": 2, "Expand": 1, "Less": 1, "MatMul": 1, "Mul": 2, "Pow": 1, "ReduceSum": 2,
-    "Relu": 1, "Reshape": 3, "Shape": 2, "Slice": 3, "Sub": 2, "Transpose": 1, "TreeEnsemble": 1, "Unsqueeze": 1, "Where": 4,
+    "Cast": 5, "Clip": 1, "Concat": 1, "Div": 2, "Equal": 2, "Expand": 1, "Less": 1, "MatMul": 1, "Mul": 2, "Pow": 1,
+    "ReduceSum": 2, "Relu": 1, "Reshape": 3, "Shape": 2, "Slice": 3, "Sub": 2, "Transpose": 1, "TreeEnsemble": 1,
+    "Unsqueeze": 1, "Where": 4,
 }  # fmt: skip
 """Operator counts of the layout, asserted at export and at every load (G2)."""
 
@@ -139,7 +140,9 @@ def export_forest(
     g.constant("occlusion", np.vstack([np.zeros((1, width), bool), np.eye(width, dtype=bool)]), np.bool_)
 
     # [N, 1 + groups, features]: the sample, then its copies with metrics at their reference value.
-    copies = g.node("Where", ["occlusion", "reference_scaled", g.node("Unsqueeze", [scaled, "axis_1"], "scaled/1")], "copies")
+    copies = g.node(
+        "Where", ["occlusion", "reference_scaled", g.node("Unsqueeze", [scaled, "axis_1"], "scaled/1")], "copies"
+    )
     narrow = g.node("Cast", [copies], "copies/float32", to=TensorProto.FLOAT)  # IF1: rounded, then widened
     wide = g.node("Cast", [narrow], "copies/float64", to=TensorProto.DOUBLE)
     rows = g.node("Reshape", [wide, "rows_shape"], "copies/rows")
@@ -174,7 +177,12 @@ def export_forest(
     replaced = g.node("Slice", [depths, "from_1", "to_end", "axis_1"], "depth/replaced")
     gain = g.node("Relu", [g.node("Sub", [replaced, depth], "gain/signed")], "gain")
     gain_sum = g.node("ReduceSum", [gain, "axis_1"], "gain/sum", keepdims=1)
-    masks = g.node("Cast", [g.node("Slice", ["occlusion", "from_1", "to_end", "from_0"], "masks/bool")], "masks", to=TensorProto.DOUBLE)
+    masks = g.node(
+        "Cast",
+        [g.node("Slice", ["occlusion", "from_1", "to_end", "from_0"], "masks/bool")],
+        "masks",
+        to=TensorProto.DOUBLE,
+    )
     transposed = g.node("Transpose", [masks], "masks/transposed", perm=[1, 0])
     distance = g.node("MatMul", [g.node("Mul", [scaled, scaled], "squares"), transposed], "distance")
     distance_sum = g.node("ReduceSum", [distance, "axis_1"], "distance/sum", keepdims=1)
@@ -186,7 +194,7 @@ def export_forest(
     g.node("Cast", [g.node("Where", [nothing, "zero", share], "share")], "contributions", to=TensorProto.FLOAT)
     g.node("Expand", ["reference_values", g.node("Shape", ["samples"], "samples/shape")], "expected")
 
-    model = g.model(
+    return g.model(
         "isolation_forest",
         [value("samples", DOUBLE, ["N", width]), value("occlusion", BOOL, ["groups_and_1", width])],
         [
@@ -198,4 +206,3 @@ def export_forest(
         ],
         properties(LAYOUT, threshold, features),
     )
-    return model

@@ -24,7 +24,9 @@ class GraphBuilder:
 
     def constant(self, name: str, values: Any, dtype: type = np.float64) -> str:
         """Adds an initializer and returns its name."""
-        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(values, dtype).reshape(np.shape(values)), name)
+        self.initializers[name] = numpy_helper.from_array(
+            np.ascontiguousarray(values, dtype).reshape(np.shape(values)), name
+        )
         return name
 
     def node(self, op: str, inputs: Sequence[str], output: str | Sequence[str], **attributes: Any) -> Any:

@@ -1,6 +1,7 @@
 """LSTM autoencoder to an EXACT graph: float64, unrolled over the window (rules LA1 to LA8, G1, G2).
 
-ONNX Runtime's LSTM operator has no float64 form, so every step is written out as matrix products, sigmoids and tangents.
+ONNX Runtime's LSTM operator has no float64 form, so every step is written out as matrix products, sigmoids and
+tangents.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ def operators(timesteps: int) -> dict[str, int]:
     return {
         "Add": cells + later + 2, "Cast": 4, "Clip": 1, "Concat": later + len(LSTM_LAYERS) + 1, "Div": 3, "Equal": 1,
         "Gather": timesteps + 1, "Greater": 1, "MatMul": cells + 1, "Mul": 2 * cells + later + 2, "ReduceSum": 2,
-        "Sigmoid": cells, "Split": 2 * cells, "Squeeze": 1, "Sub": 2, "Tanh": 2 * cells, "Unsqueeze": timesteps, "Where": 1,
+        "Sigmoid": cells, "Split": 2 * cells, "Squeeze": 1, "Sub": 2, "Tanh": 2 * cells, "Unsqueeze": timesteps,
+        "Where": 1,
     }  # fmt: skip
 
 
@@ -106,7 +108,9 @@ def export_lstm(
     g.constant("dense.kernel", weights.dense_kernel)
     g.constant("dense.bias", weights.dense_bias)
     sequence = g.node("Concat", [g.node("Unsqueeze", [h, "axis_1"], f"{h}/row") for h in hidden], "decoded", axis=1)
-    reconstructed = g.node("Add", [g.node("MatMul", [sequence, "dense.kernel"], "dense/product"), "dense.bias"], "reconstructed")
+    reconstructed = g.node(
+        "Add", [g.node("MatMul", [sequence, "dense.kernel"], "dense/product"), "dense.bias"], "reconstructed"
+    )
     add_score(g, scaled, reconstructed, timesteps, len(features), threshold)
     width = len(features)
     return g.model(
@@ -170,7 +174,9 @@ def add_score(g: GraphBuilder, scaled: str, reconstructed: str, timesteps: int, 
     mean = g.node("Div", [total, "count"], "score/column")
     flat = g.node("Squeeze", [mean, "over_time"], "score/float64")
     published = g.node("Cast", [flat], "score", to=TensorProto.FLOAT)
-    g.node("Greater", [g.node("Cast", [published], "score/published", to=TensorProto.DOUBLE), "threshold"], "is_anomaly")
+    g.node(
+        "Greater", [g.node("Cast", [published], "score/published", to=TensorProto.DOUBLE), "threshold"], "is_anomaly"
+    )
     share = g.node("Div", [errors, total], "share/unguarded")
     nothing = g.node("Equal", [total, "zero"], "errors/none")
     g.node("Cast", [g.node("Where", [nothing, "zero", share], "share")], "contributions", to=TensorProto.FLOAT)

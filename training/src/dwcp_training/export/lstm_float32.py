@@ -1,4 +1,4 @@
-"""LSTM autoencoder through tf2onnx: four float32 LSTM nodes between our scaling and our score (layout `lstm.float32.v1`).
+"""LSTM autoencoder through tf2onnx: four float32 LSTM nodes between our scaling and score (layout `lstm.float32.v1`).
 
 Two to five times faster than the exact graph in batches, in the TOLERANCE class (P3).
 """
@@ -37,7 +37,9 @@ def tf2onnx_graph(network: Any) -> onnx.ModelProto:
     model, _ = tf2onnx.convert.from_keras(network, input_signature=signature, opset=_OPSET)
     kinds = [node.op_type for node in model.graph.node]
     if kinds.count("LSTM") != len(LSTM_LAYERS) or "Loop" in kinds or "Scan" in kinds:
-        raise ConversionError(f"tf2onnx gave {kinds.count('LSTM')} LSTM nodes, wanted {len(LSTM_LAYERS)}: {sorted(set(kinds))}")
+        raise ConversionError(
+            f"tf2onnx gave {kinds.count('LSTM')} LSTM nodes, wanted {len(LSTM_LAYERS)}: {sorted(set(kinds))}"
+        )
     return model
 
 
@@ -69,7 +71,7 @@ def export_lstm_float32(
 
 
 def _use_canonical_names(model: onnx.ModelProto, network: Any) -> None:
-    """Renames the weights in place to the names of G2: those of LSTM nodes by their place, those of the dense layer by value."""
+    """Renames the weights in place to the names of G2: those of LSTM nodes by place, of the dense layer by value."""
     old_to_new: dict[str, str] = {}
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     lstm_nodes = [node for node in model.graph.node if node.op_type == "LSTM"]
@@ -77,7 +79,9 @@ def _use_canonical_names(model: onnx.ModelProto, network: Any) -> None:
         for part, name in zip("WRB", node.input[1:4], strict=True):
             old_to_new[name] = f"{layer}.{part}"
     for part, array in zip(("kernel", "bias"), network.get_layer("dense").get_weights(), strict=True):
-        same = [n for n, v in values.items() if v.shape == array.shape and np.array_equal(v, array) and n not in old_to_new]
+        same = [
+            n for n, v in values.items() if v.shape == array.shape and np.array_equal(v, array) and n not in old_to_new
+        ]
         if len(same) != 1:
             raise ConversionError(f"dense.{part} stands {len(same)} times in tf2onnx's graph, wanted once")
         old_to_new[same[0]] = f"dense.{part}"

@@ -7,7 +7,8 @@ from dwcp_training.detectors.base import Floats
 FLAGS = {
     "typical": "A sample or window of the training data.",
     "limit": "One metric at the value at which an operator wants to be warned or woken, all others normal.",
-    "split": "A value on the threshold of a split, or one float32 step beside it. Finds wrong scaling, casting and comparison.",
+    "split": "A value on the threshold of a split, or one float32 step beside it. "
+    "Finds wrong scaling, casting and comparison.",
     "threshold": "A score next to the decision threshold. Finds wrong thresholds and rounding.",
     "extreme": "Huge, tiny, denormal, zero or negative zero. Finds overflow, missing clamps and lost signs.",
     "shape": "A window with one plain shape: constant, ramp, spike.",

@@ -48,7 +48,9 @@ def common_drafts(schema: features_pb2.FeatureSchema, normal: Floats, timesteps:
         for j in (0, len(names) - 1):
             samples = normal.copy()
             samples[-1, j] = number
-            yield Draft(f"extreme/{name}/{names[j]}", f"{names[j]} of the last sample is {words}.", ("extreme",), samples)
+            yield Draft(
+                f"extreme/{name}/{names[j]}", f"{names[j]} of the last sample is {words}.", ("extreme",), samples
+            )
 
     yield Draft(
         "history/longer",
@@ -76,7 +78,11 @@ def _errors(names: list[str], normal: Floats, timesteps: int) -> Iterator[Draft]
             samples = normal.copy()
             samples[-1, j] = number
             yield error(
-                f"{name}/{feature}", f"{feature} is {number}.", samples.tolist(), "NOT_FINITE", f"samples[{last}].{feature}"
+                f"{name}/{feature}",
+                f"{feature} is {number}.",
+                samples.tolist(),
+                "NOT_FINITE",
+                f"samples[{last}].{feature}",
             )
     early = np.vstack([normal[:1], normal])
     early[0, 0] = math.nan
@@ -87,7 +93,9 @@ def _errors(names: list[str], normal: Floats, timesteps: int) -> Iterator[Draft]
     yield error(
         "width/narrow", "The last value is missing.", [*plain[:-1], plain[-1][:-1]], "WRONG_WIDTH", f"samples[{last}]"
     )
-    yield error("width/wide", "One value too many.", [*plain[:-1], [*plain[-1], 0.0]], "WRONG_WIDTH", f"samples[{last}]")
+    yield error(
+        "width/wide", "One value too many.", [*plain[:-1], [*plain[-1], 0.0]], "WRONG_WIDTH", f"samples[{last}]"
+    )
     yield error("width/empty", "A sample without values.", [*plain[:-1], []], "WRONG_WIDTH", f"samples[{last}]")
     yield error(
         "order/width_before_nan", "Sample by sample: a narrow sample comes before a later NaN (E2).",

@@ -12,7 +12,13 @@ _SPLITS_PER_FEATURE = 4
 
 
 def forest_drafts(
-    reference: ForestReference, items: Floats, names: list[str], mean: Floats, scale: Floats, splits: dict[int, Floats], seed: int
+    reference: ForestReference,
+    items: Floats,
+    names: list[str],
+    mean: Floats,
+    scale: Floats,
+    splits: dict[int, Floats],
+    seed: int,
 ) -> Iterator[Draft]:
     """Cases made for one forest.
 
@@ -35,7 +41,15 @@ def forest_drafts(
 
 
 def _split_drafts(
-    reference: ForestReference, rows: Floats, median: Floats, j: int, name: str, mean: float, scale: float, splits: Floats, rng
+    reference: ForestReference,
+    rows: Floats,
+    median: Floats,
+    j: int,
+    name: str,
+    mean: float,
+    scale: float,
+    splits: Floats,
+    rng,
 ) -> Iterator[Draft]:
     found = 0
     for split in rng.permutation(splits):

@@ -1,4 +1,4 @@
-"""Cases for the LSTM autoencoder: plain shapes, spikes, and scores on either side of the threshold, found by bisection."""
+"""Cases for the LSTM autoencoder: plain shapes, spikes, and scores beside the threshold, found by bisection."""
 
 from collections.abc import Iterator
 
@@ -24,16 +24,28 @@ def lstm_drafts(reference: Reference, items: Floats, names: list[str], scale: Fl
     median = np.median(items, axis=(0, 1))
     steps = items.shape[1]
     yield Draft("shape/constant/median", "Every sample is the median.", ("shape",), np.tile(median, (steps, 1)))
-    yield Draft("shape/constant/three", "Every sample is three scales above the median.", ("shape",), np.tile(median + 3 * scale, (steps, 1)))
+    yield Draft(
+        "shape/constant/three",
+        "Every sample is three scales above the median.",
+        ("shape",),
+        np.tile(median + 3 * scale, (steps, 1)),
+    )
     slope = np.linspace(-3, 3, steps)[:, np.newaxis]
-    yield Draft("shape/ramp/up", "All metrics rise from three scales below the median to three above.", ("shape",), median + slope * scale)
+    yield Draft(
+        "shape/ramp/up",
+        "All metrics rise from three scales below the median to three above.",
+        ("shape",),
+        median + slope * scale,
+    )
     yield Draft("shape/ramp/down", "All metrics fall likewise.", ("shape",), median - slope * scale)
     normal = typical_window(reference, items)
     for j, name in enumerate(names):
         for place, step in (("first", 0), ("last", steps - 1)):
             spike = normal.copy()
             spike[step, j] += 6 * scale[j]
-            yield Draft(f"shape/spike/{name}/{place}", f"{name} jumps by six scales in the {place} sample.", ("shape",), spike)
+            yield Draft(
+                f"shape/spike/{name}/{place}", f"{name} jumps by six scales in the {place} sample.", ("shape",), spike
+            )
         swapped = normal.copy()
         swapped[:, [j, (j + 1) % len(names)]] = swapped[:, [(j + 1) % len(names), j]]
         yield Draft(f"shape/swapped/{name}", f"{name} and its neighbour are swapped.", ("shape",), swapped)

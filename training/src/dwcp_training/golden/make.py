@@ -55,7 +55,7 @@ def make_golden(model: Model, reference: Reference, drafts: Iterable[Draft]) -> 
 
 
 def _answer(case: golden_pb2.GoldenCase, draft: Draft, model: Model, reference: Reference) -> list[list[float]] | None:
-    """Fills the case's answer; returns the samples, nudged where that was needed to keep the margin, or None to leave it out."""
+    """Fills the case's answer; returns the samples, nudged where the margin needs it, or None to leave it out."""
     given = np.asarray(draft.samples, np.float64)
     for nudge in _NUDGES if draft.nudge else _NUDGES[:1]:
         samples = given.copy()

@@ -1,0 +1,45 @@
+// Package anomaly opens model sets of the DWCP anomaly detectors and scores network metrics with them, to the bit as the Python
+// side does.
+//
+// A model set is a folder that training writes: ONNX graphs with the scaler inside, metadata, golden vectors and a manifest with
+// the digest of every file. The rules are those of proto/CONTRACT.md; comments cite them by number.
+//
+// # From Python to Go
+//
+// The Python producer, from the folder training/:
+//
+//	python train_isolation_forest.py --synthetic --output ../models
+//	python train_lstm_autoencoder.py --synthetic --output ../models
+//
+// The Go consumer:
+//
+//	set, err := anomaly.OpenModelSet("models") // checks digests, audits graphs, runs the golden vectors
+//	if err != nil {
+//		return err // an *anomaly.Error with a code, the file at fault and a message
+//	}
+//	defer set.Close()
+//
+//	sample := []float64{105.2, 10.5, 0.01, 1.2, 45.3, 58.7, 0.001} // raw values in the order of the feature schema
+//	var verdict anomaly.Verdict                                    // can be used again: scoring then allocates nothing
+//	err = set.Score(ctx, anomaly.Request{Detector: anomaly.IsolationForest, Samples: [][]float64{sample}}, &verdict)
+//	if err != nil {
+//		return err // an error is never a score
+//	}
+//	if verdict.IsAnomaly {
+//		log.Printf("%s: score %v, p = %v, because of %s", verdict.Level, verdict.Score, verdict.PValue, verdict.TopFeature)
+//	}
+//
+// # Backends
+//
+// Three backends implement Scorer and give the same bits in the EXACT class (rule P2):
+//
+//   - native, the default: pure Go, without cgo, on every platform.
+//   - ONNX Runtime, behind the build tag `onnxruntime`: OpenModelSet(path, WithBackend(ONNXRuntime)).
+//   - a sidecar over gRPC: DialSidecar(ctx, address, WithModelSetID(set.ID())).
+//
+// # Files
+//
+// model.go, manifest.go, metadata.go and golden.go open a set. onnx_reader.go and onnx_tensor.go read its graphs; graph_audit.go,
+// graph_wiring.go and the files *_graph.go and *_wiring.go audit them. isolation_forest.go and lstm_autoencoder.go score.
+// train*.go fit models in process. The drop-in files for the consumer are in monitoring/, the commands in cmd/.
+package anomaly

@@ -1,0 +1,164 @@
+package anomaly
+
+import (
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
+)
+
+// graphMutations change a graph so that it computes something else, or says something else than its metadata. The operator counts of
+// the metadata follow, so that it is the audit behind them that has to notice.
+var graphMutations = map[string]func(m *onnxModel){
+	"operands swapped": func(m *onnxModel) { slices.Reverse(m.nodes[0].inputs) },
+	"node inserted": func(m *onnxModel) {
+		m.nodes[1].inputs[0] = "negated"
+		m.nodes = slices.Insert(m.nodes, 1, onnxNode{opType: "Neg", inputs: []string{"scaled/centred"}, outputs: []string{"negated"}})
+	},
+	"scale in float32": func(m *onnxModel) {
+		m.nodes[1].inputs[0] = "narrow"
+		m.nodes = slices.Insert(m.nodes, 1, onnxNode{
+			opType: "Cast", inputs: []string{"scaled/centred"}, outputs: []string{"narrow"},
+			attributes: []onnxAttribute{{name: "to", kind: attrInt, i: typeFloat32}},
+		})
+	},
+	"operator of another domain": func(m *onnxModel) { m.nodes[0].domain = "com.example" },
+	"attribute changed": func(m *onnxModel) {
+		for i := range m.nodes {
+			if a := m.nodes[i].attribute("to"); a != nil {
+				a.i = 10
+				return
+			}
+		}
+	},
+	"attribute added": func(m *onnxModel) {
+		m.nodes[0].attributes = append(m.nodes[0].attributes, onnxAttribute{name: "x", kind: attrInt})
+	},
+	"clamp moved":       func(m *onnxModel) { m.initializers["clamp_high"].setFloat64s(1e14) },
+	"mean one bit off":  func(m *onnxModel) { m.initializers["scaler_mean"].raw[0] ^= 1 },
+	"scale one bit off": func(m *onnxModel) { m.initializers["scaler_scale"].raw[0] ^= 1 },
+	"initializer gone": func(m *onnxModel) {
+		m.initializerNames = slices.DeleteFunc(m.initializerNames, func(n string) bool { return n == "scaler_mean" })
+	},
+	"initializer added": func(m *onnxModel) {
+		m.initializers["more"] = &onnxTensor{name: "more", elemType: typeFloat64, raw: make([]byte, 8), hasRaw: true}
+		m.initializerNames = append(m.initializerNames, "more")
+	},
+	"input renamed":      func(m *onnxModel) { m.inputs[0].name = "rows" },
+	"input of float32":   func(m *onnxModel) { m.inputs[0].elemType = typeFloat32 },
+	"output gone":        func(m *onnxModel) { m.outputs = m.outputs[1:] },
+	"another opset":      func(m *onnxModel) { m.opsets[""] = 13 },
+	"another layout":     func(m *onnxModel) { m.props["dwcp.layout"] = "forest.v2" },
+	"another threshold":  func(m *onnxModel) { m.props["dwcp.threshold"] = "0.5" },
+	"features reordered": func(m *onnxModel) { m.props["dwcp.features"] = "latency,bandwidth" },
+}
+
+func treeAttribute(m *onnxModel, name string) *onnxAttribute {
+	for i := range m.nodes {
+		if m.nodes[i].opType == "TreeEnsemble" {
+			return m.nodes[i].attribute(name)
+		}
+	}
+	panic("no TreeEnsemble")
+}
+
+func setFloat64(t *onnxTensor, i int, v float64) {
+	values, err := t.float64s()
+	if err != nil {
+		panic(err)
+	}
+	values[i] = v
+	t.setFloat64s(values...)
+}
+
+// forestMutations damage the trees of a forest.
+var forestMutations = map[string]func(m *onnxModel){
+	"cycle":                   func(m *onnxModel) { treeAttribute(m, "nodes_truenodeids").ints[1] = 0 },
+	"child out of range":      func(m *onnxModel) { treeAttribute(m, "nodes_falsenodeids").ints[0] = 1 << 40 },
+	"negative child":          func(m *onnxModel) { treeAttribute(m, "nodes_truenodeids").ints[0] = -1 },
+	"feature out of range":    func(m *onnxModel) { treeAttribute(m, "nodes_featureids").ints[0] = 7 },
+	"negative feature":        func(m *onnxModel) { treeAttribute(m, "nodes_featureids").ints[0] = -1 },
+	"flag out of range":       func(m *onnxModel) { treeAttribute(m, "nodes_trueleafs").ints[0] = 2 },
+	"other comparison":        func(m *onnxModel) { treeAttribute(m, "nodes_modes").t.raw[3] = 1 },
+	"list too short":          func(m *onnxModel) { a := treeAttribute(m, "nodes_featureids"); a.ints = a.ints[1:] },
+	"root gone":               func(m *onnxModel) { a := treeAttribute(m, "tree_roots"); a.ints = a.ints[1:] },
+	"root twice":              func(m *onnxModel) { a := treeAttribute(m, "tree_roots"); a.ints[1] = a.ints[0] },
+	"several targets":         func(m *onnxModel) { treeAttribute(m, "leaf_targetids").ints[0] = 1 },
+	"average instead of sum":  func(m *onnxModel) { treeAttribute(m, "aggregate_function").i = 0 },
+	"split not finite":        func(m *onnxModel) { setFloat64(treeAttribute(m, "nodes_splits").t, 5, math.NaN()) },
+	"weight not finite":       func(m *onnxModel) { setFloat64(treeAttribute(m, "leaf_weights").t, 5, math.Inf(1)) },
+	"weight off the grid":     func(m *onnxModel) { setFloat64(treeAttribute(m, "leaf_weights").t, 5, 1+math.Pow(2, -41)) },
+	"negative weight":         func(m *onnxModel) { setFloat64(treeAttribute(m, "leaf_weights").t, 5, -1) },
+	"sum of weights too high": func(m *onnxModel) { setFloat64(treeAttribute(m, "leaf_weights").t, 5, 8192) },
+	"rate one bit off":        func(m *onnxModel) { m.initializers["score_rate"].raw[0] ^= 1 },
+	"decision moved":          func(m *onnxModel) { m.initializers["depth_threshold"].raw[0] ^= 1 },
+	"median moved":            func(m *onnxModel) { m.initializers["reference_values"].raw[0] ^= 1 },
+	"scaled median moved":     func(m *onnxModel) { m.initializers["reference_scaled"].raw[0] ^= 1 },
+	"occlusion changed":       func(m *onnxModel) { m.initializers["occlusion"].raw[0] = 1 },
+}
+
+var lstmMutations = map[string]func(m *onnxModel){
+	"weight not finite":  func(m *onnxModel) { setFloat64(m.initializers["encoder_1.kernel"], 0, math.NaN()) },
+	"shape transposed":   func(m *onnxModel) { slices.Reverse(m.initializers["encoder_1.kernel"].dims) },
+	"threshold moved":    func(m *onnxModel) { m.initializers["threshold"].raw[0] ^= 1 },
+	"mean over too few":  func(m *onnxModel) { m.initializers["count"].setFloat64s(69) },
+	"step out of order":  func(m *onnxModel) { m.initializers["step_3"].raw[0] = 4 },
+	"gates out of order": func(m *onnxModel) { swapOutputs(m, "Split", 3) },
+}
+
+func swapOutputs(m *onnxModel, op string, outputs int) {
+	for i := range m.nodes {
+		if n := &m.nodes[i]; n.opType == op && len(n.outputs) == outputs {
+			n.outputs[0], n.outputs[1] = n.outputs[1], n.outputs[0]
+			return
+		}
+	}
+	panic("no such node")
+}
+
+func TestAuditRefusesMutatedGraphs(t *testing.T) {
+	set := openReference(t)
+	own := map[Detector]map[string]func(*onnxModel){IsolationForest: forestMutations, LSTMAutoencoder: lstmMutations}
+	for _, d := range set.Detectors() {
+		data := readReferenceGraph(t, set.Metadata(d).GetGraph().GetFile())
+		for _, mutations := range []map[string]func(*onnxModel){graphMutations, own[d]} {
+			for name, mutate := range mutations {
+				t.Run(d.String()+"/"+name, func(t *testing.T) {
+					m, err := readONNX(slices.Clone(data))
+					require.NoError(t, err)
+					for i := range m.initializerNames { // mutations must not touch the input
+						tensor := m.initializers[m.initializerNames[i]]
+						tensor.raw = slices.Clone(tensor.raw)
+					}
+					mutate(m)
+					meta := proto.Clone(set.Metadata(d)).(*anomalyv1.ModelMetadata)
+					meta.Graph.OperatorCounts = map[string]uint32{}
+					for i := range m.nodes {
+						meta.Graph.OperatorCounts[m.nodes[i].opType]++
+					}
+					_, err = openGraph(encodeModel(m), meta)
+					require.Error(t, err)
+				})
+			}
+		}
+		t.Run(d.String()+"/operator counts", func(t *testing.T) {
+			meta := proto.Clone(set.Metadata(d)).(*anomalyv1.ModelMetadata)
+			meta.Graph.OperatorCounts["Sub"]++
+			_, err := openGraph(data, meta)
+			require.Error(t, err)
+			delete(meta.Graph.OperatorCounts, "Sub")
+			_, err = openGraph(data, meta)
+			require.Error(t, err)
+		})
+		t.Run(d.String()+"/unchanged", func(t *testing.T) {
+			m, err := readONNX(data)
+			require.NoError(t, err)
+			_, err = openGraph(encodeModel(m), set.Metadata(d))
+			require.NoError(t, err)
+		})
+	}
+}

@@ -1,0 +1,60 @@
+"""Builds and finds the Go executor `contract-score`."""
+
+import os
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+GO_FOLDER = ROOT / "go-contract"
+BUILD = ROOT / "build" / "conformance"
+_BUILD_SECONDS = 600
+
+
+class BuildError(RuntimeError):
+    """Go or the program is not there; the message is the compiler's."""
+
+
+@cache
+def go() -> str:
+    """The Go command: the system's where it is recent enough, else the one of the lock file, as in the Makefile."""
+    candidates = [shutil.which("go"), str(ROOT / ".venv" / "bin" / "go")]
+    for command in filter(None, candidates):
+        try:
+            version = subprocess.run([command, "env", "GOVERSION"], capture_output=True, text=True, timeout=60)
+        except OSError:
+            continue
+        major, minor = (re.findall(r"\d+", version.stdout) + ["0", "0"])[:2]
+        if version.returncode == 0 and major.isdigit() and (int(major), int(minor)) >= (1, 25):
+            return command
+    raise BuildError("no Go of version 1.25 or newer: run `make setup`, which installs one in .venv")
+
+
+@cache
+def contract_score(backend: str) -> Path:
+    """Path of the program, built on first use: with ONNX Runtime for that backend, else pure Go.
+
+    Raises:
+        BuildError: when it cannot be built.
+    """
+    native = backend != "onnxruntime"
+    program = BUILD / ("contract-score" if native else "contract-score-onnxruntime")
+    build("./cmd/contract-score", program, tags="" if native else "onnxruntime", CGO_ENABLED="0" if native else "1")
+    return program
+
+
+def build(package: str, program: Path, tags: str = "", **environment: str) -> None:
+    """Builds a package of `go-contract`; environment variables by name, for example `GOARCH="arm64"`."""
+    program.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [go(), "build", "-tags", tags, "-o", program, package],
+        cwd=GO_FOLDER,
+        env={**os.environ, "GOFLAGS": "-mod=readonly", **environment},
+        capture_output=True,
+        text=True,
+        timeout=_BUILD_SECONDS,
+    )
+    if done.returncode:
+        raise BuildError(f"{package} (tags {tags!r}) does not build:\n{done.stderr.strip()}")

@@ -1,0 +1,263 @@
+"""The judge: every implementation against scikit-learn and Keras in float64, case by case (rules P1 to P4).
+
+    python -m tests.conformance.judge --inputs 100000
+    python -m tests.conformance.judge --models models --inputs 2000 --implementations python-core,go-native
+
+Nothing is skipped: an implementation that is not there, a case without answer and a run without cases fail.
+"""
+
+import argparse
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from dwcp_sidecar.errors import ContractError
+from tests.conformance import implementations as adapters
+from tests.conformance.answers import read_answers
+from tests.conformance.cases import DETECTORS, Case, write_lines
+from tests.conformance.compare import Tally, compare
+from tests.conformance.go_program import ROOT, BuildError
+from tests.conformance.inputs import generate
+from tests.conformance.reference import REFERENCES, MissingByproductError, Reference, Wanted
+from tests.conformance.server import StartError, serving
+
+REFERENCE_SET = ROOT / "models" / "reference" / "v1"
+BATCHES = (1, 7, 64, 4096)
+THREADS = (1, 2)
+VARIANT_INPUTS = 5_000
+"""Inputs of the runs at the other batch sizes and thread counts, when there are more for the full run."""
+
+_NUMBERS = (
+    "cases", "equal", "score bits differ", "decisions differ", "explanations differ", "errors differ", "in P2's gap"
+)  # fmt: skip
+
+err = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How an implementation is run: all cases, or the first `VARIANT_INPUTS` of them."""
+
+    batch: int
+    threads: int
+    full: bool
+
+
+@dataclass
+class Question:
+    """The cases of one detector with the reference's answers, and the same as files."""
+
+    reference: Reference
+    cases: list[Case]
+    wanted: Wanted
+    requests: Path
+    some_requests: Path
+    some: int
+
+    def part(self, full: bool) -> tuple[Path, list[Case], Wanted]:
+        """File, cases and answers of a run."""
+        if full:
+            return self.requests, self.cases, self.wanted
+        return self.some_requests, self.cases[: self.some], first(self.wanted, self.some)
+
+
+@dataclass
+class Result:
+    """How one implementation did on one detector."""
+
+    implementation: str
+    detector: str
+    runs: str
+    tally: Tally = field(default_factory=Tally)
+    seconds: float = 0.0
+
+
+def first(wanted: Wanted, count: int) -> Wanted:
+    """The reference's answers to the first cases."""
+    kept = wanted.scored < count
+    parts = {name: None if values is None else values[kept] for name, values in vars(wanted.evaluation).items()}
+    return Wanted(wanted.faults[:count], wanted.scored[kept], type(wanted.evaluation)(**parts))
+
+
+def runs_of(has_threads: bool, batches: Sequence[int], threads: Sequence[int]) -> list[Run]:
+    """The full run at the largest batch, then all other combinations."""
+    counts = threads if has_threads else threads[:1]
+    combinations = [(batch, count) for count in counts for batch in sorted(batches, reverse=True)]
+    return [Run(batch, count, k == 0) for k, (batch, count) in enumerate(combinations)]
+
+
+def ask(reference: Reference, cases: list[Case], folder: Path, some: int = VARIANT_INPUTS) -> Question:
+    """Answers the cases by the reference and writes them as request lines."""
+    name = reference.detector
+    question = Question(
+        reference,
+        cases,
+        reference.answer(cases),
+        folder / f"{name}.jsonl",
+        folder / f"{name}.some.jsonl",
+        min(some, len(cases)),
+    )
+    write_lines(cases, question.requests)
+    write_lines(cases[: question.some], question.some_requests)
+    return question
+
+
+def judge_one(implementation: adapters.Implementation, question: Question, run: Run, folder: Path) -> Tally:
+    """Runs one implementation on one file and compares. What cannot run is a fault of the tally."""
+    requests, cases, wanted = question.part(run.full)
+    reference = question.reference
+    answers = folder / f"{implementation.name}.{reference.detector}.{run.batch}.{run.threads}.jsonl"
+    try:
+        implementation.run(requests, answers, len(cases), run.batch, run.threads)
+    except (adapters.RunError, ContractError) as error:
+        return Tally(faults=[str(error)])
+    ids = [case.answer_id for case in cases]
+    depth = reference.detector == "isolation_forest"
+    tally = compare(cases, reference, wanted, read_answers(answers, ids, len(reference.names), depth))
+    answers.unlink()
+    return tally
+
+
+def judge(
+    questions: Sequence[Question],
+    models: Path,
+    names: Sequence[str] = tuple(adapters.BUILDERS),
+    batches: Sequence[int] = BATCHES,
+    threads: Sequence[int] = THREADS,
+    workers: int = 2,
+) -> list[Result]:
+    """Judges implementations on all questions: the full run, and the other batch sizes and thread counts.
+
+    Raises:
+        RunError, BuildError, StartError: when an implementation is not there.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dwcp-judge-")))
+        address = stack.enter_context(serving(models)) if adapters.NEEDS_SERVER & set(names) else ""
+        built = adapters.build(names, models, address)
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
+        started: list[tuple[Result, list[Future[tuple[Tally, float]]]]] = []
+        for question in questions:
+            for implementation in built:
+                runs = runs_of(implementation.has_threads, batches, threads)
+                for part in (runs[:1], runs[1:]):
+                    if part:
+                        result = Result(implementation.name, question.reference.detector, _describe(part, question))
+                        jobs = [pool.submit(_timed, implementation, question, run, folder) for run in part]
+                        started.append((result, jobs))
+        results = []
+        for result, jobs in started:
+            for job in jobs:
+                tally, seconds = job.result()
+                result.tally.add(tally)
+                result.seconds += seconds
+            err.print(f"  {result.seconds:6.1f} s  {result.detector}  {result.implementation}  {result.runs}")
+            results.append(result)
+    return results
+
+
+def _timed(implementation, question: Question, run: Run, folder: Path) -> tuple[Tally, float]:
+    began = time.monotonic()
+    tally = judge_one(implementation, question, run, folder)
+    return tally, time.monotonic() - began
+
+
+def _describe(runs: Sequence[Run], question: Question) -> str:
+    """Batch sizes, thread counts and size of some runs, in words."""
+    if runs[0].full:
+        return f"batch {runs[0].batch}, {runs[0].threads} thread, all {len(question.cases):,}"
+    batches = ", ".join(str(batch) for batch in sorted({run.batch for run in runs}))
+    counts = ", ".join(str(count) for count in sorted({run.threads for run in runs}))
+    return f"batch {batches} x threads {counts}: {len(runs)} runs of {question.some:,}"
+
+
+def passed(results: Sequence[Result], names: Sequence[str], detectors: Sequence[str]) -> bool:
+    """Whether every implementation was judged on every detector and nothing differs."""
+    judged = {(result.implementation, result.detector) for result in results}
+    complete = judged == {(name, detector) for name in names for detector in detectors}
+    return complete and bool(judged) and all(result.tally.passed for result in results)
+
+
+def show(results: Sequence[Result], out: Console) -> None:
+    """The table, then the first mismatches of each implementation."""
+    table = Table(title="Every implementation against scikit-learn and Keras in float64", title_justify="left")
+    for column in ("implementation", "detector", "runs"):
+        table.add_column(column, overflow="fold")
+    for column in _NUMBERS:
+        table.add_column(column, justify="right", overflow="fold")
+    for result in results:
+        t = result.tally
+        numbers = (t.cases, t.equal, t.score_bits, t.decisions, t.explanations, t.errors, t.in_gap)
+        style = None if t.passed else "red"
+        table.add_row(result.implementation, result.detector, result.runs, *(f"{n:,}" for n in numbers), style=style)
+    out.print(table)
+    seen = set()
+    for result in results:
+        for fault in result.tally.faults[:3]:
+            out.print(f"FAULT {result.implementation} {result.detector} ({result.runs}): {fault}", markup=False)
+        for mismatch in result.tally.mismatches[:5]:
+            key = (result.implementation, mismatch.case, mismatch.what)
+            if key not in seen:  # several runs find the same
+                out.print(f"MISMATCH {result.implementation} {mismatch}", markup=False)
+            seen.add(key)
+
+
+def questions_for(models: Path, count: int, seed: int, folder: Path) -> Iterator[Question]:
+    """Generated inputs for every detector of a set, answered by the reference."""
+    for detector in DETECTORS:
+        began = time.monotonic()
+        reference = REFERENCES[detector](models)
+        cases = generate(reference.source(), count, seed)
+        question = ask(reference, cases, folder)
+        kinds, counts = np.unique([case.kind.split("/")[0] for case in cases], return_counts=True)
+        listed = ", ".join(f"{n:,} {kind}" for kind, n in zip(kinds.tolist(), counts.tolist(), strict=True))
+        err.print(f"{detector}: {len(cases):,} inputs ({listed}), answered in {time.monotonic() - began:.1f} s")
+        yield question
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line: 0 when everything is equal, 1 when not, 2 for wrong usage."""
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance.judge", description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--inputs", type=int, default=2_000, metavar="N", help="inputs a detector")
+    parser.add_argument("--models", type=Path, default=REFERENCE_SET, metavar="DIR", help="model set with by-products")
+    parser.add_argument("--seed", type=int, default=20_260, metavar="S", help="of the inputs (default: %(default)s)")
+    parser.add_argument("--implementations", default=",".join(adapters.BUILDERS), metavar="A,B")
+    parser.add_argument("--batches", type=_numbers, default=BATCHES, metavar="N,M", help="default: 1,7,64,4096")
+    parser.add_argument("--threads", type=_numbers, default=THREADS, metavar="N,M", help="default: 1,2")
+    arguments = parser.parse_args(argv)
+    names = [name for name in arguments.implementations.split(",") if name]
+    began = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory(prefix="dwcp-inputs-") as folder:
+            questions = list(questions_for(arguments.models, arguments.inputs, arguments.seed, Path(folder)))
+            results = judge(questions, arguments.models, names, arguments.batches, arguments.threads)
+    except (adapters.RunError, BuildError, StartError, ContractError, MissingByproductError, ValueError) as error:
+        err.print(f"judge: {error}", markup=False)
+        return 1
+    out = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
+    show(results, out)
+    good = passed(results, names, DETECTORS)
+    inputs = f"{arguments.inputs:,} inputs a detector, seed {arguments.seed}, {time.monotonic() - began:.0f} s"
+    out.print(f"{'PASSED' if good else 'FAILED'}: {len(names)} implementations, {inputs}")
+    return 0 if good else 1
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    numbers = tuple(int(part) for part in text.split(","))
+    if not numbers or min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers above 0")
+    return numbers
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""A real `dwcp-sidecar serve` on loopback, ended by its process id."""
+
+import contextlib
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+COMMAND = Path(sys.executable).with_name("dwcp-sidecar")
+START_SECONDS = 60
+STOP_SECONDS = 15
+
+
+class StartError(RuntimeError):
+    """The server did not answer; the message is its own."""
+
+
+@contextlib.contextmanager
+def serving(models: Path) -> Iterator[str]:
+    """The address of a server of these models; the process is gone when the block ends.
+
+    Raises:
+        StartError: when it refuses the set or says nothing in time.
+    """
+    process = subprocess.Popen(
+        [COMMAND, "serve", "--models", models, "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        ready = select.select([process.stdout], [], [], START_SECONDS)[0]
+        line = process.stdout.readline() if ready else ""
+        if not line.startswith("ready "):
+            process.kill()
+            why = process.communicate(timeout=STOP_SECONDS)[1].strip()
+            raise StartError(f"dwcp-sidecar serve: {why or 'no answer'}")
+        yield line.split()[1]
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()

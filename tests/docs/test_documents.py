@@ -1,0 +1,140 @@
+"""Every command and every program of the documents is run, as it stands there but for folders and the length of a training."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dwcp_sidecar.model_set import ModelSet
+from dwcp_training.data import lstm_series, write_csv
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "models/reference/v1"
+BIN = Path(sys.executable).parent
+DOCUMENTS = [path for path in sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("*/README.md")) if path.name != "CHANGELOG.md"]
+DATA_NAMES = ("normal.csv", "training_data.csv", "/path/to/normal_data.csv", "/path/to/timeseries_data.csv")
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Fenced blocks of a language: document's path and text."""
+    found = []
+    for document in DOCUMENTS:
+        for text in re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.S | re.M):
+            found.append((str(document.relative_to(ROOT)), text))
+    return found
+
+
+COMMANDS = [(document, line) for document, text in blocks("sh") for line in text.splitlines() if line.strip()]
+
+
+def test_the_documents_have_commands_and_programs() -> None:
+    assert len(COMMANDS) >= 15
+    assert len(blocks("python")) >= 2
+    assert len(blocks("go")) == 1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder laid out as the project's, with a model set and small data files under the names of the documents."""
+    base = tmp_path_factory.mktemp("documents")
+    (base / "training").mkdir()
+    (base / "models").mkdir()
+    shutil.copytree(REFERENCE, base / "models/reference/v1")
+    shutil.copytree(REFERENCE, base / "models/releases/06523358967540cf")
+    (base / "models/current").symlink_to("releases/06523358967540cf")
+    for file in REFERENCE.iterdir():
+        (base / "models" / file.name).symlink_to(Path("current") / file.name)
+    for script in ("train_isolation_forest.py", "train_lstm_autoencoder.py", "requirements.txt"):
+        (base / "training" / script).write_bytes((ROOT / "training" / script).read_bytes())
+    for where in (base, base / "training"):
+        for name in ("normal.csv", "training_data.csv"):
+            write_csv(lstm_series(400), where / name)
+    (base / ".venv").mkdir()
+    (base / ".venv/bin").symlink_to(BIN)
+    return base
+
+
+@pytest.mark.parametrize(("document", "line"), COMMANDS, ids=[f"{d}: {line[:60]}" for d, line in COMMANDS])
+def test_command(document: str, line: str, folder: Path) -> None:
+    if line.startswith("make "):  # run by people and by CI; here: the target is there and its commands can be listed
+        subprocess.run([*shlex.split(line), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+        return
+    if line.startswith("pip install -r "):  # already installed from the locked versions: nothing but ours must differ
+        wanted = dict(re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "training/requirements.txt").read_text(), re.M))
+        locked = dict(re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "requirements/train.txt").read_text(), re.M))
+        assert wanted
+        assert all(locked[name] == version for name, version in wanted.items())
+        return
+    for name in DATA_NAMES[2:]:
+        line = line.replace(name, str(folder / "normal.csv"))
+    if "lstm" in line and "train" in line:
+        line += " --epochs 1"
+    serving = " serve " in f" {line} "
+    if serving:
+        line = line.replace(":50051", ":0")
+    where = folder / "training" if document == "training/README.md" else folder
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    if serving:
+        process = subprocess.Popen(shlex.split(line), cwd=where, env=environment, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("ready ")
+        finally:
+            process.terminate()
+        assert process.wait(timeout=20) == 0
+        return
+    done = subprocess.run(["bash", "-ec", line], cwd=where, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_programs_of_the_readme_print_the_same_score(folder: Path, tmp_path: Path) -> None:
+    (python,) = [text for document, text in blocks("python") if document == "README.md"]
+    shutil.rmtree(tmp_path / "models", ignore_errors=True)
+    shutil.copytree(REFERENCE, tmp_path / "models")
+    printed = subprocess.run(
+        [sys.executable, "-c", python], cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout.split()
+
+    (go,) = [text for _, text in blocks("go")]
+    program = ROOT / "go-contract/cmd" / f"readme-{os.getpid()}"
+    program.mkdir()
+    try:
+        (program / "main.go").write_text(go.replace('"models"', f'"{REFERENCE}"'))
+        answer = subprocess.run(
+            [os.environ.get("GO", shutil.which("go") or str(BIN / "go")), "run", f"./cmd/{program.name}"],
+            cwd=ROOT / "go-contract", env={**os.environ, "CGO_ENABLED": "0"}, check=True, capture_output=True, text=True,
+        ).stdout.split()  # fmt: skip
+    finally:
+        shutil.rmtree(program)
+    assert answer[0] == printed[0]
+    assert (answer[1] == "true") == (printed[1] == "True")
+    assert answer[3] == printed[2] == "latency"
+
+
+def test_client_of_the_sidecar_readme(tmp_path: Path) -> None:
+    (text,) = [text for document, text in blocks("python") if document == "sidecar/README.md"]
+    process = subprocess.Popen(
+        [BIN / "dwcp-sidecar", "serve", "--models", REFERENCE, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[1]
+        done = subprocess.run(
+            [sys.executable, "-c", text.replace("127.0.0.1:50051", address)], check=True, capture_output=True, text=True
+        )
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+    wanted = ModelSet.open(REFERENCE).model("isolation_forest").score([[105.2, 55.0, 0.01, 1.2, 45.3, 58.7, 0.001]])
+    assert float(done.stdout.split()[0]) == float(wanted.scores[0])
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"

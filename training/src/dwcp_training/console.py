@@ -1,0 +1,89 @@
+"""What commands share when they talk to a person: consoles, progress, what was read, refusals with an exit status."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from dwcp_sidecar.errors import ContractError
+from dwcp_training.data import DataError, Telemetry
+from dwcp_training.profiles import ProfileError
+from dwcp_training.publish import PublishError
+
+# Without markup: messages quote cells and file names, which may hold anything in brackets.
+out = Console(highlight=False, markup=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+class UsageError(Exception):
+    """A command line that makes no sense; the message names the flag and says what to write."""
+
+
+def guarded(command: Callable[[], None], refusal: str, verbose: bool = False) -> int:
+    """Runs a command.
+
+    Args:
+        command: does the work.
+        refusal: what a refusal means, in words.
+        verbose: log more.
+
+    Returns:
+        Exit status: 0 done, 1 refused, 2 wrong usage.
+    """
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err)]
+    )
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Keras calls HDF5 legacy at every save; the format is asked for
+    try:
+        command()
+    except UsageError as error:
+        err.print(str(error), style="red")
+        return 2
+    except (DataError, ProfileError, PublishError, ContractError) as error:
+        err.print(refusal, style="red", end=" ")
+        err.print(str(error))
+        return 1
+    return 0
+
+
+def print_warning(text: str, indent: str = "") -> None:
+    """Prints a warning on standard output."""
+    out.print(f"{indent}warning:", style="yellow", end=" ")
+    out.print(text)
+
+
+def print_data(telemetry: Telemetry) -> None:
+    """Prints what was read, left out and noticed."""
+    report = telemetry.report
+    span = f", {telemetry.first_timestamp} to {telemetry.last_timestamp}" if telemetry.first_timestamp else ""
+    out.print(f"data: {telemetry.source}, {report.rows_used:,} of {report.rows_read:,} rows{span}")
+    for reason, rows in report.dropped.items():
+        out.print(f"  left out: {rows:,} rows, {reason.replace('_', ' ')}")
+    for kind, rows in report.excluded_by_kind.items():
+        out.print(f"    {rows:,} of kind {kind}")
+    for problem in report.problems:
+        out.print(f"    {problem}")
+    if report.gap_count:
+        out.print(f"  gaps in the cadence: {report.gap_count:,}; no window crosses one")
+        for gap in report.gaps:
+            out.print(f"    {gap.file} line {gap.line}: {gap.seconds:g} s after the row before it")
+    if report.ignored_columns:
+        out.print(f"  columns not used: {', '.join(report.ignored_columns)}")
+    for warning in report.warnings:
+        print_warning(warning, "  ")
+
+
+def progress_bar() -> Progress:
+    """A progress bar on standard error; nothing where that is no terminal."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not sys.stderr.isatty(),
+    )

@@ -57,7 +57,7 @@ demo: $(VENV)/.ready ## The whole way on the measured link of ../shared/data/lin
 
 .PHONY: test
 test: $(VENV)/.ready ## Everything that must pass, in under ten minutes
-	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory lint check-breaking check-generate
 	@$(GO_RUN) vet ./... && CGO_ENABLED=0 $(GO) test ./...
 	@$(PY) -m pytest tests -q
 
@@ -95,11 +95,14 @@ bench: $(VENV)/.ready ## Measure: graphs against other exporters, Go scorers, tr
 
 .PHONY: generate
 generate: $(VENV)/.ready ## Write generated code anew
-	@PYTHON=$(PY) GO=$(GO) GOFLAGS=-mod=mod bash proto/generate.sh
+	@PYTHON=$(PY) GO=$(GO) bash proto/generate.sh
 
 .PHONY: check-generate
-check-generate: generate ## Demand that generated code is current
-	@git diff --exit-code --stat -- sidecar/src/dwcp go-contract/gen || { echo "Generated code is not current: commit what make generate wrote."; exit 1; }
+check-generate: $(VENV)/.ready ## Demand that generated code is current
+	@rm -rf build/generated && PYTHON=$(PY) GO=$(GO) bash proto/generate.sh build/generated
+	@diff -r --exclude=__pycache__ build/generated/sidecar/src/dwcp sidecar/src/dwcp \
+	  && diff -r build/generated/go-contract/gen go-contract/gen \
+	  || { echo "Generated code is not current: run make generate."; exit 1; }
 
 .PHONY: check-breaking
 check-breaking: $(VENV)/.ready ## Demand that the schemas still read what version 1 wrote

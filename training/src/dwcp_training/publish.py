@@ -124,10 +124,7 @@ def _publish(output: Path, candidates: list[Candidate]) -> ModelSet:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     _link(output / CURRENT, Path(RELEASES) / release.name)
-    names = sorted(set(serving) | set(byproducts)) + [
-        MANIFEST
-    ]  # the manifest last: a new folder is complete when it has one
-    for name in names:
+    for name in [*sorted(set(serving) | set(byproducts)), MANIFEST]:  # a new folder is complete when it has a manifest
         _link(output / name, Path(CURRENT) / name)
     for link in output.iterdir():
         if link.is_symlink() and not link.exists():  # a file that the new set no longer has

@@ -92,7 +92,9 @@ func TestReadTensorRefuses(t *testing.T) {
 }
 
 func TestReadONNXRefuses(t *testing.T) {
-	graph := func(field protowire.Number, body []byte) []byte { return appendMessage(nil, 7, appendMessage(nil, field, body)) }
+	graph := func(field protowire.Number, body []byte) []byte {
+		return appendMessage(nil, 7, appendMessage(nil, field, body))
+	}
 	for name, b := range map[string][]byte{
 		"nothing":               {},
 		"not protobuf":          []byte("<!DOCTYPE html>"),

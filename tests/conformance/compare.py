@@ -168,3 +168,25 @@ def _note(tally: Tally, case: Case, what: str, want: object, have: object, most:
 
 def _text(value: object) -> str:
     return json.dumps(value.tolist()) if isinstance(value, (np.ndarray, np.generic)) else str(value)
+
+
+def published(wanted: Wanted, width: int) -> Answers:
+    """The reference's answers as an implementation would give them."""
+    n, rows, evaluation = len(wanted.faults), wanted.scored, wanted.evaluation
+    answers = Answers(
+        errors=[None if fault is None else (fault.code, fault.field) for fault in wanted.faults],
+        scores=np.full(n, np.nan),
+        bits=np.full(n, -1),
+        is_anomaly=np.zeros(n, bool),
+        contributions=np.full((n, width), np.nan),
+        expected=np.full((n, width), np.nan),
+        depth_sums=np.full(n, np.nan),
+    )
+    scores = evaluation.scores.astype(np.float32)
+    answers.scores[rows], answers.bits[rows] = scores, scores.view(np.uint32)
+    answers.is_anomaly[rows] = evaluation.is_anomaly
+    answers.contributions[rows] = evaluation.contributions.astype(np.float32)
+    answers.expected[rows] = evaluation.expected.astype(np.float32)
+    if evaluation.depth_sums is not None:
+        answers.depth_sums[rows] = evaluation.depth_sums
+    return answers

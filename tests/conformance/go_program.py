@@ -26,8 +26,8 @@ def go() -> str:
             version = subprocess.run([command, "env", "GOVERSION"], capture_output=True, text=True, timeout=60)
         except OSError:
             continue
-        major, minor = (re.findall(r"\d+", version.stdout) + ["0", "0"])[:2]
-        if version.returncode == 0 and major.isdigit() and (int(major), int(minor)) >= (1, 25):
+        major, minor = [*re.findall(r"\d+", version.stdout), "0", "0"][:2]
+        if version.returncode == 0 and (int(major), int(minor)) >= (1, 25):
             return command
     raise BuildError("no Go of version 1.25 or newer: run `make setup`, which installs one in .venv")
 

@@ -15,7 +15,8 @@ INVALID_SHARE = 0.05
 
 _EXTREMES = [
     1e300, -1e300, 1.7976931348623157e308, -1.7976931348623157e308, 1e20, -1e20, 3.4028235677973366e38, 3.5e38,
-    1e15, 1e16, 1e-300, 5e-324, -5e-324, 2.2250738585072014e-308, 1.401298464324817e-45, 1e-45, 0.0, -0.0, 1.0, 16777217.0,
+    1e15, 1e16, 1e-300, 5e-324, -5e-324, 2.2250738585072014e-308, 1.401298464324817e-45, 1e-45,
+    0.0, -0.0, 1.0, 16777217.0,
 ]  # fmt: skip
 _LARGEST_BISECTED = 256
 """Lines from a normal to an anomalous item that are bisected; further inputs lie around where these change."""

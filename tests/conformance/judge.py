@@ -89,23 +89,19 @@ def first(wanted: Wanted, count: int) -> Wanted:
 
 
 def runs_of(has_threads: bool, batches: Sequence[int], threads: Sequence[int]) -> list[Run]:
-    """The full run at the largest batch, then all other combinations."""
-    counts = threads if has_threads else threads[:1]
-    combinations = [(batch, count) for count in counts for batch in sorted(batches, reverse=True)]
-    return [Run(batch, count, k == 0) for k, (batch, count) in enumerate(combinations)]
+    """The full run at the largest batch, the other batch sizes, and the other thread counts at the largest batch."""
+    largest, *others = sorted(batches, reverse=True)
+    runs = [Run(largest, threads[0], True)] + [Run(batch, threads[0], False) for batch in others]
+    return runs + ([Run(largest, count, False) for count in threads[1:]] if has_threads else [])
 
 
-def ask(reference: Reference, cases: list[Case], folder: Path, some: int = VARIANT_INPUTS) -> Question:
-    """Answers the cases by the reference and writes them as request lines."""
+def prepare(
+    reference: Reference, cases: list[Case], wanted: Wanted, folder: Path, some: int = VARIANT_INPUTS
+) -> Question:
+    """Writes cases as request lines: all of them, and the first `some`."""
     name = reference.detector
-    question = Question(
-        reference,
-        cases,
-        reference.answer(cases),
-        folder / f"{name}.jsonl",
-        folder / f"{name}.some.jsonl",
-        min(some, len(cases)),
-    )
+    files = folder / f"{name}.jsonl", folder / f"{name}.some.jsonl"
+    question = Question(reference, cases, wanted, *files, min(some, len(cases)))
     write_lines(cases, question.requests)
     write_lines(cases[: question.some], question.some_requests)
     return question
@@ -175,9 +171,8 @@ def _describe(runs: Sequence[Run], question: Question) -> str:
     """Batch sizes, thread counts and size of some runs, in words."""
     if runs[0].full:
         return f"batch {runs[0].batch}, {runs[0].threads} thread, all {len(question.cases):,}"
-    batches = ", ".join(str(batch) for batch in sorted({run.batch for run in runs}))
-    counts = ", ".join(str(count) for count in sorted({run.threads for run in runs}))
-    return f"batch {batches} x threads {counts}: {len(runs)} runs of {question.some:,}"
+    listed = ", ".join(f"{run.batch}/{run.threads}" for run in runs)
+    return f"batch/threads {listed}: {question.some:,} each"
 
 
 def passed(results: Sequence[Result], names: Sequence[str], detectors: Sequence[str]) -> bool:
@@ -217,7 +212,7 @@ def questions_for(models: Path, count: int, seed: int, folder: Path) -> Iterator
         began = time.monotonic()
         reference = REFERENCES[detector](models)
         cases = generate(reference.source(), count, seed)
-        question = ask(reference, cases, folder)
+        question = prepare(reference, cases, reference.answer(cases), folder)
         kinds, counts = np.unique([case.kind.split("/")[0] for case in cases], return_counts=True)
         listed = ", ".join(f"{n:,} {kind}" for kind, n in zip(kinds.tolist(), counts.tolist(), strict=True))
         err.print(f"{detector}: {len(cases):,} inputs ({listed}), answered in {time.monotonic() - began:.1f} s")

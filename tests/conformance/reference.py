@@ -153,7 +153,7 @@ class LstmOracle(Reference):
 
     @cached_property
     def _reconstruct(self) -> Callable[[Floats], Any]:
-        """Keras' reconstruction in float64: `keras_network.reconstruct_float64`, traced once instead of built each time."""
+        """`keras_network.reconstruct_float64`, traced once instead of built for each call."""
         import keras
         import tensorflow as tf
 

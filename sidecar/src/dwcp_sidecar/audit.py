@@ -59,9 +59,21 @@ def audit_metadata(metadata: model_pb2.ModelMetadata, name: str) -> None:
     if metadata.model_type == "isolation_forest":
         require(metadata.HasField("forest"), "forest is not set")
         require(metadata.n_estimators > 0, "n_estimators is not set")
+        depth, rate = metadata.forest.depth_threshold, metadata.forest.score_rate
+        on_grid = 0 < depth < MAX_DEPTH_SUM and (depth * LEAF_GRID).is_integer()
+        require(on_grid, f"forest.depth_threshold {depth!r} is not a multiple of 2^-40 below 2^13")
+        require(-math.inf < rate < 0, f"forest.score_rate {rate!r} is not a negative number")
+        require(_belongs(depth, rate, metadata.threshold), "forest.depth_threshold does not belong to threshold (IF5)")
     if metadata.model_type == "lstm_autoencoder":
         require(metadata.HasField("lstm") and len(metadata.lstm.units) == len(LSTM_LAYERS), "lstm is not set")
         require(metadata.timesteps > 0, "timesteps is not set")
+
+
+def _belongs(depth: float, rate: float, threshold: float) -> bool:
+    """IF5 as far as float64 can tell: the score at `depth` is not above the threshold, that of one unit less is."""
+    slack = 1e-12
+    above = 2.0 ** ((depth - 1 / LEAF_GRID) * rate)
+    return 2.0 ** (depth * rate) <= threshold * (1 + slack) and above >= threshold * (1 - slack)
 
 
 def check_version(version: int, name: str) -> None:
@@ -124,6 +136,9 @@ def _audit_forest(
     metadata: model_pb2.ModelMetadata, graph: OnnxFile, require: Callable[..., None], same: Callable[..., None]
 ) -> None:
     same("reference_values", metadata.reference_values, np.float32)
+    mean, scale = np.array(metadata.scaler.mean), np.array(metadata.scaler.scale)
+    with np.errstate(over="ignore"):
+        same("reference_scaled", (np.array(metadata.reference_values) - mean) / scale)  # IF8
     same("score_rate", metadata.forest.score_rate)
     same("depth_threshold", metadata.forest.depth_threshold)
     tree = graph.attributes
@@ -135,6 +150,7 @@ def _audit_forest(
     require(weights.max() * len(roots) < MAX_DEPTH_SUM, "the depth sum may not be exact (IF3)")
     splits = np.asarray(tree.get("nodes_splits", []), np.float64)
     require(bool(np.isfinite(splits).all()), "a split is not finite")
+    require(not np.any(tree.get("nodes_modes", [])), "a node compares by another rule than <= (IF1)")
     require(max(tree.get("nodes_featureids", [0])) < metadata.n_features, "a split is on a feature that does not exist")
 
 

@@ -43,6 +43,28 @@ def run_golden(file: golden_pb2.GoldenFile, model: Model, score: Score | None = 
     return mismatches
 
 
+def audit_golden(file: golden_pb2.GoldenFile, model_type: str, name: str) -> None:
+    """Checks that a golden file is for this model and documents itself (V3).
+
+    Raises:
+        ContractError: METADATA_INVALID naming the file and the case.
+    """
+
+    def require(condition: bool, what: str) -> None:
+        if not condition:
+            raise ContractError("METADATA_INVALID", name, f"{name}: {what}. Publish the set again.")
+
+    require(file.model_type == model_type, f"it is for {file.model_type!r}, not {model_type}")
+    seen: set[str] = set()
+    for case in file.cases:
+        require(case.id != "" and case.id not in seen, f"case {case.id!r} has no id, or one that is taken")
+        seen.add(case.id)
+        require(case.comment != "", f"case {case.id} has no comment")
+        unexplained = [flag for flag in case.flags if not file.flags.get(flag)]
+        require(not unexplained, f"case {case.id} has the flag {unexplained}, which the file does not explain")
+        require(case.WhichOneof("outcome") is not None, f"case {case.id} has no outcome")
+
+
 def require_golden(file: golden_pb2.GoldenFile, model: Model, name: str) -> None:
     """Raises GOLDEN_MISMATCH naming file and first case when a case differs, or when there is none (V1)."""
     if not file.cases:

@@ -9,7 +9,7 @@ from dwcp.anomaly.v1 import golden_pb2, model_pb2
 from dwcp_sidecar import detectors, protojson
 from dwcp_sidecar.audit import audit_graph, audit_metadata, check_version
 from dwcp_sidecar.errors import ContractError
-from dwcp_sidecar.golden import require_golden
+from dwcp_sidecar.golden import audit_golden, require_golden
 from dwcp_sidecar.model import Model
 from dwcp_sidecar.onnx_file import OnnxFile
 
@@ -79,9 +79,7 @@ class ModelSet:
             model = Model(metadata, contents[entry.graph], threads)
             golden = protojson.parse(contents[entry.golden], golden_pb2.GoldenFile(), entry.golden)
             check_version(golden.schema_version, entry.golden)
-            if golden.model_type != model.name:
-                what = f"{entry.golden} is for {golden.model_type!r}"
-                raise ContractError("METADATA_INVALID", entry.golden, f"{what}. {_AGAIN}")
+            audit_golden(golden, model.name, entry.golden)
             if self_test:
                 require_golden(golden, model, entry.golden)
             models[model.name], goldens[model.name] = model, golden

@@ -22,7 +22,7 @@ def midpoint_threshold(threshold: float, scores: np.ndarray | None = None) -> fl
     Raises:
         ValueError: when it is not a positive finite float32.
     """
-    if not (np.isfinite(threshold) and 0 < threshold < np.finfo(np.float32).max / 2):
+    if not (np.isfinite(threshold) and 0 < threshold < float(np.finfo(np.float32).max) / 2):
         raise ValueError(f"threshold {threshold!r} is not a positive finite number; check the training data")
     near = np.float32(threshold)
     candidates = [

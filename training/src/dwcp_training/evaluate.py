@@ -136,7 +136,7 @@ def evaluate(
 
 
 def evaluate_injected(model: Model, telemetry: Telemetry, kind: str, metric: str) -> Recall:
-    """Recall on anomalies of one kind put into one metric of normal telemetry. Only windows that end in one are scored."""
+    """Recall on anomalies of one kind put into one metric of normal rows; only windows ending in one are scored."""
     events = min(EVENTS, max(1, len(telemetry) // 100))
     deviations = np.array(model.metadata.scaler.scale)
     values, labels = inject(telemetry, kind, metrics=[metric], strength=STRENGTH, deviations=deviations, events=events)

@@ -54,6 +54,8 @@ def export_lstm_float32(
     inner = tf2onnx_graph(network)
     timesteps, width = network.input_shape[1:]
     _use_canonical_names(inner, network)
+    _widen_integers(inner)
+    _number_names(inner)
     g = GraphBuilder()
     scaled = g.scale("samples", mean, scale, "scaled/float64")
     g.node("Cast", [scaled], inner.graph.input[0].name, to=TensorProto.FLOAT)
@@ -90,3 +92,40 @@ def _use_canonical_names(model: onnx.ModelProto, network: Any) -> None:
     for node in model.graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = old_to_new.get(name, name)
+
+
+def _widen_integers(model: onnx.ModelProto) -> None:
+    """Makes tf2onnx's arithmetic on shapes int64 throughout, in place: readers of model sets know no int32."""
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.INT32:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.int64), tensor.name))
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.INT32:
+                attribute.i = TensorProto.INT64
+
+
+def _number_names(model: onnx.ModelProto) -> None:
+    """Numbers all tensors but the weights in node order, in place: the names of tf2onnx differ from run to run."""
+    graph = model.graph
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    names: dict[str, str] = {"": ""}  # an optional input that is left out
+
+    def numbered(name: str) -> str:
+        if name not in names:
+            canonical = name in initializers and name.split(".")[0] in (*LSTM_LAYERS, "dense")
+            names[name] = name if canonical else f"tf2onnx/{len(names)}"
+        return names[name]
+
+    for index, node in enumerate(graph.node):
+        node.name = f"tf2onnx/{index}"
+        node.input[:] = [numbered(name) for name in node.input]
+        node.output[:] = [numbered(name) for name in node.output]
+    for value_info in (*graph.input, *graph.output):
+        value_info.name = numbered(value_info.name)
+    used = [initializers[name] for name in names if name in initializers]
+    for tensor in used:
+        tensor.name = names[tensor.name]
+    ordered = [tensor.SerializeToString(deterministic=True) for tensor in used]
+    del graph.initializer[:]
+    graph.initializer.extend(TensorProto.FromString(tensor) for tensor in ordered)

@@ -1,0 +1,190 @@
+"""Every implementation gives the same bits: on the reference set's vectors, the frozen ones and 2,000 inputs each."""
+
+import io
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from dwcp_sidecar.golden import run_golden
+from dwcp_sidecar.model import Explain
+from dwcp_sidecar.model_set import ModelSet
+from tests.conformance import judge
+from tests.conformance.cases import DETECTORS
+from tests.conformance.compare import Tally, compare, published
+from tests.conformance.go_program import GO_FOLDER, contract_score
+from tests.conformance.golden_files import cases_of, joined, read_golden, wanted_of
+from tests.conformance.implementations import BUILDERS
+from tests.conformance.inputs import KINDS, generate
+from tests.conformance.invalid import fault_count
+from tests.conformance.reference import REFERENCES, Reference
+
+pytestmark = pytest.mark.timeout(600)  # the first test of a session pays for all runs
+VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "v1"
+INPUTS = 2_000
+SKLEARN_BOUND = 3e-15
+"""Largest difference from scikit-learn's own score (IF4)."""
+
+
+@dataclass
+class Session:
+    """All that one session judges."""
+
+    references: dict[str, Reference]
+    questions: dict[str, judge.Question]
+    results: list[judge.Result]
+
+
+def golden_parts(reference_set: Path, detector: str):
+    """Cases and answers of the set's own vectors and of the frozen ones."""
+    for prefix, folder in (("own", reference_set), ("v1", VECTORS)):
+        file = read_golden(folder / f"{detector}.golden.json")
+        yield cases_of(file, prefix), wanted_of(file)
+
+
+@pytest.fixture(scope="session")
+def session(reference_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    folder = tmp_path_factory.mktemp("requests")
+    references = {detector: REFERENCES[detector](reference_set) for detector in DETECTORS}
+    questions = {}
+    for detector, reference in references.items():
+        parts = list(golden_parts(reference_set, detector))
+        inputs = generate(reference.source(), INPUTS, seed=1_000)
+        cases, wanted = joined([*parts, (inputs, reference.answer(inputs))])
+        some = sum(len(part) for part, _ in parts) + 200
+        questions[detector] = judge.prepare(reference, cases, wanted, folder, some)
+    return Session(references, questions, judge.judge(list(questions.values()), reference_set))
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("name", BUILDERS)
+def test_implementation_equals_the_reference(session: Session, name: str, detector: str):
+    results = [r for r in session.results if (r.implementation, r.detector) == (name, detector)]
+    assert len(results) == 2  # all cases, and the other batch sizes and thread counts
+    assert results[0].tally.cases == len(session.questions[detector].cases) > INPUTS
+    text = io.StringIO()
+    judge.show(results, Console(file=text, width=170))
+    assert judge.passed(results, [name], [detector]), text.getvalue()
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_scikit_learn_and_keras_confirm_every_golden_vector(session: Session, reference_set: Path, detector: str):
+    for cases, wanted in golden_parts(reference_set, detector):
+        reference = session.references[detector]
+        tally = compare(cases, reference, wanted, published(reference.answer(cases), len(reference.names)))
+        assert tally.passed, "\n".join(map(str, tally.mismatches))
+        assert tally.equal == len(cases)
+
+
+def test_forest_is_within_the_bound_of_scikit_learn(session: Session):
+    reference = session.references["isolation_forest"]
+    question = session.questions["isolation_forest"]
+    items = np.stack([question.cases[i].samples[-1:] for i in question.wanted.scored])
+    apart = np.abs(reference.sklearn_scores(items) - reference.evaluate(items).scores)
+    assert (apart <= SKLEARN_BOUND).all(), apart.max()
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_generated_inputs_are_complete_and_repeatable(session: Session, detector: str):
+    reference = session.references[detector]
+    source = reference.source()
+    cases = generate(source, 600, seed=3)
+    assert [c.line for c in cases] == [c.line for c in generate(source, 600, seed=3)]
+    assert [c.line for c in cases] != [c.line for c in generate(source, 600, seed=4)]
+    kinds = {case.kind for case in cases}
+    assert {kind for kind, (_, applies, _) in KINDS.items() if applies(source)} <= kinds
+    assert len({kind for kind in kinds if kind.startswith("invalid/")}) == fault_count(reference.timesteps)
+    assert len({case.id for case in cases}) == len(cases) == 600
+    wanted = reference.answer(cases)
+    refused = [case.kind for case, fault in zip(cases, wanted.faults, strict=True) if fault is not None]
+    assert sorted(refused) == sorted(case.kind for case in cases if case.kind.startswith("invalid/"))
+    alarms = wanted.evaluation.is_anomaly
+    assert 0.2 < alarms.mean() < 0.8  # both decisions are tried
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_python_runs_every_golden_case(reference_set: Path, detector: str):
+    models = ModelSet.open(reference_set)
+    for folder in (reference_set, VECTORS):
+        file = read_golden(folder / f"{detector}.golden.json")
+        ran = []
+
+        def score(samples, ran=ran):
+            ran.append(samples)
+            return models.model(detector).score(samples, Explain.ALWAYS)
+
+        assert run_golden(file, models.model(detector), score) == []
+        assert repr(ran) == repr([[list(sample.values) for sample in case.samples] for case in file.cases])
+
+
+@pytest.mark.parametrize("backend", ["native", "onnxruntime"])
+def test_go_runs_every_golden_case(reference_set: Path, backend: str):
+    command = [contract_score(backend), "--models", reference_set, "--backend", backend, "--golden"]
+    done = subprocess.run(command, cwd=GO_FOLDER, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = dict(re.findall(r"^(\w+): (\d+) golden vectors, 0 failed$", done.stdout, re.MULTILINE))
+    files = {detector: read_golden(reference_set / f"{detector}.golden.json") for detector in DETECTORS}
+    assert counts == {detector: str(len(file.cases)) for detector, file in files.items()}
+
+
+class TestTheJudgeItself:
+    """A judge that lets a difference pass proves nothing."""
+
+    @pytest.fixture
+    def parts(self, session: Session):
+        reference = session.references["isolation_forest"]
+        cases = session.questions["isolation_forest"].cases[:300]
+        wanted = judge.first(session.questions["isolation_forest"].wanted, 300)
+        return cases, reference, wanted, published(wanted, len(reference.names))
+
+    def test_equal_answers_pass(self, parts):
+        assert compare(*parts).passed
+
+    @pytest.mark.parametrize(
+        ("column", "spoil"),
+        [
+            ("scores", lambda column, i: column.__setitem__(i, np.nextafter(np.float32(column[i]), np.float32(2)))),
+            ("scores", lambda column, i: column.__setitem__(i, np.nan)),
+            ("scores", lambda column, i: column.__setitem__(i, np.nextafter(column[i], 2))),  # no float32 number
+            ("bits", lambda column, i: column.__setitem__(i, column[i] + 1)),
+            ("is_anomaly", lambda column, i: column.__setitem__(i, not column[i])),
+            ("contributions", lambda column, i: column.__setitem__((i, 3), np.nan)),
+            ("contributions", lambda column, i: column.__setitem__(i, np.roll(column[i], 1))),
+            ("expected", lambda column, i: column.__setitem__((i, 0), -column[i, 0])),
+            ("depth_sums", lambda column, i: column.__setitem__(i, column[i] + 2.0**-40)),
+            ("errors", lambda column, i: column.__setitem__(i, ("NOT_FINITE", "samples[0].latency"))),
+            ("faults", lambda column, i: column.append("299 answers to 300 requests")),
+        ],
+    )
+    def test_one_difference_fails(self, parts, column: str, spoil):
+        answers, wanted = parts[3], parts[2]
+        spread = np.ptp(answers.contributions[wanted.scored], axis=1)
+        spoil(getattr(answers, column), int(wanted.scored[np.argmax(spread)]))
+        assert not compare(*parts).passed
+
+    def test_a_wrong_error_field_fails(self, parts):
+        refused = next(i for i, fault in enumerate(parts[2].faults) if fault is not None)
+        code, field = parts[3].errors[refused]
+        parts[3].errors[refused] = (code, field + "x")
+        tally = compare(*parts)
+        assert (tally.errors, tally.passed) == (1, False)
+
+    def test_no_cases_fail(self):
+        assert not Tally().passed
+        assert not judge.passed([], [], [])
+
+    def test_an_implementation_that_is_missing_fails(self, session: Session):
+        assert not judge.passed(session.results, [*BUILDERS, "another"], DETECTORS)
+        assert judge.main(["--implementations", "another", "--inputs", "400"]) == 1
+
+    def test_a_program_that_cannot_run_fails(self, session: Session, tmp_path: Path, monkeypatch):
+        from tests.conformance.implementations import Program
+
+        monkeypatch.setitem(BUILDERS, "broken", lambda *_: Program("broken", False, ("/nonexistent",)))
+        results = judge.judge([session.questions["isolation_forest"]], tmp_path, ["broken"], batches=[64])
+        assert results[0].tally.faults
+        assert not judge.passed(results, ["broken"], ["isolation_forest"])

@@ -1,0 +1,1 @@
+"""The mutation proof: damage that every implementation must refuse."""

@@ -1,0 +1,158 @@
+"""Every mutation is refused by every implementation, with a code and a file, and by no accident."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from dwcp.anomaly.v1 import model_pb2
+from dwcp_sidecar import protojson
+from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.model import Explain, Model
+from dwcp_sidecar.model_set import ModelSet
+from tests.conformance.cases import DETECTORS
+from tests.conformance.compare import compare, published
+from tests.conformance.go_program import GO_FOLDER, contract_score
+from tests.conformance.golden_files import cases_of, read_golden, wanted_of
+from tests.conformance.reference import REFERENCES, Reference, Wanted
+from tests.conformance.server import COMMAND
+from tests.mutation.mutations import MUTATIONS, Mutation
+from tests.mutation.set_copy import METADATA, SetCopy
+
+WAIT = 60
+SCORING = [mutation for mutation in MUTATIONS if mutation.scores]
+ANSWERING = [mutation for mutation in MUTATIONS if mutation.answers]
+
+
+def names(mutation: Mutation) -> str:
+    return mutation.name
+
+
+@pytest.fixture(scope="session")
+def mutated(reference_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Mutation], SetCopy]:
+    """Damaged copies of the reference set, made once for all implementations."""
+    made: dict[str, SetCopy] = {}
+
+    def make(mutation: Mutation) -> SetCopy:
+        if mutation.name not in made:
+            copy = SetCopy(reference_set, tmp_path_factory.mktemp("mutated") / "set")
+            mutation.apply(copy)
+            made[mutation.name] = copy
+        return made[mutation.name]
+
+    return make
+
+
+def python_core(models: Path) -> str:
+    """The refusal of the scoring core, as it is written for people."""
+    try:
+        ModelSet.open(models)
+    except ContractError as refusal:
+        return str(refusal)
+    raise AssertionError("the set was opened")
+
+
+def _program(*command: str | Path, folder: Path | None = None) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=WAIT, stdin=subprocess.DEVNULL)
+    assert done.returncode == 1, f"exit status {done.returncode}: {done.stdout}{done.stderr}"
+    assert done.stdout == ""
+    for trace in ("Traceback", "goroutine", "panic"):
+        assert trace not in done.stderr
+    return done.stderr
+
+
+def sidecar(models: Path) -> str:
+    """What `dwcp-sidecar serve` says before it ends."""
+    return _program(COMMAND, "serve", "--models", models, "--listen", "127.0.0.1:0")
+
+
+def go_native(models: Path) -> str:
+    """What the Go executor says before it ends."""
+    return _program(contract_score("native"), "--models", models, "--backend", "native", folder=GO_FOLDER)
+
+
+def go_onnxruntime(models: Path) -> str:
+    """Likewise with ONNX Runtime."""
+    return _program(contract_score("onnxruntime"), "--models", models, "--backend", "onnxruntime", folder=GO_FOLDER)
+
+
+OPENERS = {"python-core": python_core, "sidecar": sidecar, "go-native": go_native, "go-onnxruntime": go_onnxruntime}
+
+
+@pytest.fixture(scope="session")
+def refusals(request: pytest.FixtureRequest, mutated) -> Iterator[dict[tuple[str, str], Future[str]]]:
+    """What each implementation says to each mutation of the tests that are to run, two at a time."""
+    wanted = [item.callspec.params for item in request.session.items if item.name.startswith("test_refused[")]
+    for backend in ("native", "onnxruntime"):
+        contract_score(backend)  # built once, before anybody waits for it
+    with ThreadPoolExecutor(2) as pool:
+
+        def say(mutation: Mutation, opener: str) -> str:
+            return OPENERS[opener](mutated(mutation).path)
+
+        for params in wanted:  # damaged here, one after the other: the two workers only read
+            mutated(params["mutation"])
+        yield {(p["mutation"].name, p["opener"]): pool.submit(say, p["mutation"], p["opener"]) for p in wanted}
+
+
+@pytest.mark.timeout(600)  # the first one waits for all copies
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=names)
+def test_refused(mutation: Mutation, opener: str, refusals):
+    said = refusals[mutation.name, opener].result()
+    assert any(code in said and file in said for code, file in mutation.refusals), f"{said}\nwanted {mutation.refusals}"
+
+
+@pytest.fixture(scope="session")
+def references(reference_set: Path) -> dict[str, Reference]:
+    return {detector: REFERENCES[detector](reference_set) for detector in DETECTORS}
+
+
+@pytest.fixture(scope="session")
+def confirmed(reference_set: Path, references: dict[str, Reference]) -> dict[str, Wanted]:
+    """What scikit-learn and Keras answer to the golden vectors."""
+    files = {detector: read_golden(reference_set / f"{detector}.golden.json") for detector in DETECTORS}
+    return {detector: references[detector].answer(cases_of(file, "own")) for detector, file in files.items()}
+
+
+@pytest.mark.parametrize("mutation", SCORING, ids=names)
+def test_mutated_graph_disagrees_with_scikit_learn_and_keras(mutation: Mutation, mutated, reference_set, confirmed):
+    """Without audits and stored answers: the graph alone, run on the inputs of the golden vectors."""
+    copy, detector = mutated(mutation), mutation.scores
+    metadata = protojson.parse((copy.path / METADATA[detector]).read_bytes(), model_pb2.ModelMetadata(), "metadata")
+    model = Model(metadata, (copy.path / f"{detector}.onnx").read_bytes())
+    cases = read_golden(reference_set / f"{detector}.golden.json").cases
+    wanted = confirmed[detector].evaluation
+    rows = confirmed[detector].scored
+    verdicts = [model.score([list(s.values) for s in cases[i].samples], Explain.ALWAYS) for i in rows]
+    differing = [
+        cases[i].id
+        for k, (i, got) in enumerate(zip(rows, verdicts, strict=True))
+        if got.scores[0] != wanted.scores[k].astype("f4")
+        or bool(got.is_anomaly[0]) != bool(wanted.is_anomaly[k])
+        or not (got.contributions[0] == wanted.contributions[k].astype("f4")).all()
+        or not (got.expected[0] == wanted.expected[k].astype("f4")).all()
+        or (wanted.depth_sums is not None and got.depth_sums[0] != wanted.depth_sums[k])
+    ]
+    assert differing, "this mutation changes nothing that a golden vector sees: choose another"
+
+
+@pytest.mark.parametrize("mutation", ANSWERING, ids=names)
+def test_mutated_answers_disagree_with_scikit_learn_and_keras(mutation: Mutation, mutated, references):
+    detector = mutation.answers
+    file = read_golden(mutated(mutation).path / f"{detector}.golden.json")
+    reference, cases = references[detector], cases_of(file, "own")
+    tally = compare(cases, reference, wanted_of(file), published(reference.answer(cases), len(reference.names)))
+    assert not tally.passed
+
+
+def test_the_unmutated_copy_is_accepted(reference_set: Path, tmp_path: Path):
+    """Copying and writing digests anew refuses nothing by itself."""
+    copy = SetCopy(reference_set, tmp_path / "set")
+    copy.edit_json(METADATA["isolation_forest"], lambda data: data["training"].update(data_source="another"))
+    ModelSet.open(copy.path)
+    for backend in ("native", "onnxruntime"):
+        command = [contract_score(backend), "--models", copy.path, "--backend", backend]
+        assert subprocess.run(command, cwd=GO_FOLDER, stdin=subprocess.DEVNULL, timeout=WAIT).returncode == 0

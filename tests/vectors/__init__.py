@@ -1,0 +1,1 @@
+"""Frozen golden vectors beyond those of the model sets (rule V5)."""

@@ -24,6 +24,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "../shared/data/linklab/link-a"
+REFERENCE = ROOT / "models/reference/v1"
 BUILD = ROOT / "build/demo"
 BIN = Path(sys.executable).parent
 GRACE = pd.Timedelta(seconds=7)

@@ -9,9 +9,7 @@ from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar import detectors
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.onnx_file import OnnxFile
-
-SCHEMA_VERSION = 1
-"""Newest `schema_version` that this code reads (A4)."""
+from dwcp_sidecar.protojson import require_known_version
 
 LEAF_GRID = 2.0**40
 """Leaf weights are multiples of 1 / LEAF_GRID (IF2)."""
@@ -78,12 +76,7 @@ def _belongs(depth: float, rate: float, threshold: float) -> bool:
 
 def check_version(version: int, name: str) -> None:
     """Raises SCHEMA_FROM_FUTURE for a newer version, METADATA_INVALID for none (A4)."""
-    if version > SCHEMA_VERSION:
-        raise ContractError(
-            "SCHEMA_FROM_FUTURE",
-            name,
-            f"{name} has schema_version {version}; this program reads up to {SCHEMA_VERSION}. Upgrade the program.",
-        )
+    require_known_version(version, name)
     if version < 1:
         raise ContractError("METADATA_INVALID", name, f"{name} has no schema_version. Publish the set again.")
 

@@ -135,7 +135,7 @@ def _compare_tolerance(wanted: golden_pb2.GoldenScore, got: Verdicts, model: Mod
         return "is_anomaly", str(wanted.is_anomaly), str(got.is_anomaly[0])
     for field in ("contributions", "expected"):
         want, have = np.array(getattr(wanted, field), np.float64), getattr(got, field)[0]
-        bound = tolerance.relative_score * max(1.0, float(np.abs(want).max(initial=0)))
+        bound = tolerance.relative_score * float(np.abs(want).max(initial=0))
         if want.shape != have.shape or not (np.abs(want - have) <= bound).all():
             return field, str(want.tolist()), str(have.tolist())
     return None

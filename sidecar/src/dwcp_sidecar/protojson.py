@@ -12,21 +12,45 @@ from dwcp_sidecar.errors import ContractError
 
 M = TypeVar("M", bound=Message)
 
+SCHEMA_VERSION = 1
+"""Newest `schema_version` that this code reads (A4)."""
+
 
 def parse(text: bytes, message: M, name: str) -> M:
     """Fills `message` from ProtoJSON bytes.
 
     Raises:
-        ContractError: METADATA_INVALID naming the file, when it is not JSON, has unknown fields or wrong types.
+        ContractError: SCHEMA_FROM_FUTURE or METADATA_INVALID naming the file: it was written by a newer version of the
+            contract (A4), or it is not JSON, has unknown fields or wrong types (A3).
     """
     try:
         json_format.Parse(text, message, ignore_unknown_fields=False)
     except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+        require_known_version(_stated_version(text), name)  # what a newer version added is no mistake
         what = str(error).partition("\n")[0]  # further lines list all fields there are
         raise ContractError(
             "METADATA_INVALID", name, f"{name} does not fit {message.DESCRIPTOR.name}: {what}. Publish the set again."
         ) from None
     return message
+
+
+def require_known_version(version: int, name: str) -> None:
+    """Raises SCHEMA_FROM_FUTURE naming the file when its `schema_version` is newer than this code (A4)."""
+    if version > SCHEMA_VERSION:
+        raise ContractError(
+            "SCHEMA_FROM_FUTURE",
+            name,
+            f"{name} has schema_version {version}; this program reads up to {SCHEMA_VERSION}. Upgrade the program.",
+        )
+
+
+def _stated_version(text: bytes) -> int:
+    """The `schema_version` of a file that may be anything; 0 when it states none."""
+    try:
+        version = json.loads(text)["schema_version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    return version if type(version) is int else 0
 
 
 def dumps(message: Message) -> str:

@@ -34,14 +34,15 @@ GO = os.environ.get("GO", "go")
 class Result:
     """One measurement. `met` is None where there is no bar."""
 
-    part: str
     what: str
     value: str
     bar: str = ""
     met: bool | None = None
 
 
-def paired(a: Callable[[], object], b: Callable[[], object], rounds: int, repeats: tuple[int, int]) -> list[tuple[float, float]]:
+def paired(
+    a: Callable[[], object], b: Callable[[], object], rounds: int, repeats: tuple[int, int]
+) -> list[tuple[float, float]]:
     """Seconds per call of two functions, measured in turn so that a drift of the machine meets both."""
     a(), b()
     pairs = []
@@ -89,42 +90,38 @@ def graphs(_: argparse.Namespace) -> list[Result]:
     outputs = ["score", "is_anomaly", "depth_sum"]
     theirs_bytes = skl2onnx_graph(forest, scaler)
     (ours, ours_load), (theirs, theirs_load) = session(ours_bytes), session(theirs_bytes)
-    (score_only, _) = session(pruned(ours_bytes, outputs))  # as the Python core does when nobody asks for an explanation
+    score_only, _ = session(pruned(ours_bytes, outputs))  # as the Python core when nobody asks for an explanation
     rows = fitted.fitted_items[:, 0]
     plain = np.zeros((1, rows.shape[1]), bool)
     results = []
     for count, repeats, bar in ((1, (100, 10), 50), (4096, (3, 1), 4)):
         x, x32 = rows[:count], rows[:count].astype(np.float32)
-        pairs = paired(
-            lambda x=x: score_only.run(outputs, {"samples": x, "occlusion": plain}),
-            lambda x32=x32: theirs.run(None, {"X": x32}),
-            15,
-            repeats,
-        )
+
+        def skl2onnx(x32: np.ndarray = x32) -> None:
+            theirs.run(None, {"X": x32})
+
+        pairs = paired(lambda x=x: score_only.run(outputs, {"samples": x, "occlusion": plain}), skl2onnx, 15, repeats)
         ratio, text = ratio_text(pairs)
-        microseconds = statistics.median(a for a, _ in pairs) * 1e6 / count
-        results.append(
-            Result("graphs", f"forest ONNX against skl2onnx, {count} rows", f"{text}, ours {microseconds:.2f} us a row",
-                   f"at least {bar}x", ratio >= bar)
-        )  # fmt: skip
-        explained = paired(lambda x=x: ours.run(None, {"samples": x}), lambda x32=x32: theirs.run(None, {"X": x32}), 3, repeats)
-        results.append(Result("graphs", f"the same with contributions, which skl2onnx has not, {count} rows", ratio_text(explained)[1]))
-    results.append(
-        Result("graphs", "size and load time, ours / skl2onnx",
-               f"{len(ours_bytes) // 1024} KB, {ours_load * 1e3:.0f} ms / {len(theirs_bytes) // 1024} KB, {theirs_load * 1e3:.0f} ms")
-    )  # fmt: skip
-    rate = fitted.metadata.forest.score_rate
+        each = statistics.median(a for a, _ in pairs) * 1e6 / count
+        what = f"forest ONNX against skl2onnx, {count} rows"
+        results.append(Result(what, f"{text}, ours {each:.2f} us a row", f"at least {bar}x", ratio >= bar))
+        explained = ratio_text(paired(lambda x=x: ours.run(None, {"samples": x}), skl2onnx, 3, repeats))[1]
+        results.append(Result(f"{what}, with contributions, which skl2onnx has not", explained))
+    sizes = f"{len(ours_bytes) // 1024} KB, {ours_load * 1e3:.0f} ms"
+    theirs_text = f"{len(theirs_bytes) // 1024} KB, {theirs_load * 1e3:.0f} ms"
+    results.append(Result("size and load time, ours / skl2onnx", f"{sizes} / {theirs_text}"))
     depth = score_only.run(["depth_sum"], {"samples": rows, "occlusion": plain})[0]
     wanted = -forest.score_samples(scaler.transform(rows))
-    apart = float(np.abs(np.exp2(depth * rate) - wanted).max())
-    results.append(Result("graphs", f"largest difference from scikit-learn, {len(rows)} rows", f"{apart:.1e}", "at most 3e-15", apart <= 3e-15))
+    apart = float(np.abs(np.exp2(depth * fitted.metadata.forest.score_rate) - wanted).max())
+    what = f"largest difference from scikit-learn, {len(rows)} rows"
+    results.append(Result(what, f"{apart:.1e}", "at most 3e-15", apart <= 3e-15))
 
     lstm = ModelSet.open(REFERENCE).model("lstm_autoencoder")
     windows = np.random.default_rng(0).normal(50, 10, (256, lstm.timesteps, 7))
     for count, repeat in ((1, 50), (256, 2)):
         pairs = paired(lambda c=count: lstm.run(windows[:c], Explain.NEVER), lambda: None, 5, (repeat, 1))
         each = statistics.median(a for a, _ in pairs) * 1e6 / count
-        results.append(Result("graphs", f"exact LSTM graph in the Python core, {count} windows", f"{each:.0f} us a window"))
+        results.append(Result(f"exact LSTM graph in the Python core, {count} windows", f"{each:.0f} us a window"))
     return results
 
 
@@ -132,20 +129,26 @@ def go(_: argparse.Namespace) -> list[Result]:
     """Go benchmarks of the native scorers."""
     command = [GO, "test", "-run", "^$", "-bench", "Forest|LSTM|OpenReferenceSet", "-benchmem", "-count", "5", "."]
     output = subprocess.run(
-        command, cwd=ROOT / "go-contract", env={**os.environ, "CGO_ENABLED": "0"}, check=True, capture_output=True, text=True
+        command,
+        cwd=ROOT / "go-contract",
+        env={**os.environ, "CGO_ENABLED": "0"},
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     found: dict[str, list[tuple[float, int]]] = {}
-    for name, ns, allocs in re.findall(r"^Benchmark(\w+?)(?:-\d+)?\s+\d+\s+([\d.]+) ns/op.*?(\d+) allocs/op", output, re.M):
+    for name, ns, allocs in re.findall(
+        r"^Benchmark(\w+?)(?:-\d+)?\s+\d+\s+([\d.]+) ns/op.*?(\d+) allocs/op", output, re.M
+    ):
         found.setdefault(name, []).append((float(ns) / 1e3, int(allocs)))
     bars = {"Forest": 5.0, "LSTM": 600.0}
     results = []
     for name, runs in found.items():
-        micro, allocs = statistics.median(us for us, _ in runs), max(a for _, a in runs)
-        bar = bars.get(name)
-        results.append(
-            Result("go", f"Go benchmark {name}", f"{micro:.2f} us [{min(us for us, _ in runs):.2f} to {max(us for us, _ in runs):.2f}], {allocs} allocations",
-                   f"at most {bar:g} us, 0 allocations" if bar else "", micro <= bar and allocs == 0 if bar else None)
-        )  # fmt: skip
+        times, allocs = [us for us, _ in runs], max(a for _, a in runs)
+        micro, bar = statistics.median(times), bars.get(name)
+        text = f"{micro:.2f} us [{min(times):.2f} to {max(times):.2f}], {allocs} allocations"
+        met = micro <= bar and allocs == 0 if bar else None
+        results.append(Result(f"Go benchmark {name}", text, f"at most {bar:g} us, 0 allocations" if bar else "", met))
     missing = set(bars) - set(found)
     if missing:
         raise SystemExit(f"Go benchmarks did not run: {sorted(missing)}")
@@ -159,7 +162,8 @@ def sidecar(_: argparse.Namespace) -> list[Result]:
 
     models = ModelSet.open(REFERENCE)
     requests = {
-        name: [list(s.values) for s in next(c for c in file.cases if c.id == "typical/0").samples] for name, file in models.golden.items()
+        name: [list(s.values) for s in next(c for c in file.cases if c.id == "typical/0").samples]
+        for name, file in models.golden.items()
     }
     starts, memories, calls = [], [], []
     for _round in range(5):
@@ -189,58 +193,33 @@ def sidecar(_: argparse.Namespace) -> list[Result]:
             process.terminate()
             process.wait(timeout=20)
     first, memory = statistics.median(starts), max(memories)
+    first_text = f"{first:.2f} s [{min(starts):.2f} to {max(starts):.2f}]"
+    call_text = f"{np.percentile(calls, 50) * 1e3:.2f} / {np.percentile(calls, 99) * 1e3:.2f} ms p50 / p99"
     return [
-        Result("sidecar", "first answer after process start", f"{first:.2f} s [{min(starts):.2f} to {max(starts):.2f}]", "within 1 s", first <= 1),
-        Result("sidecar", "resident memory with both models, after scoring", f"{memory:.0f} MB", "at most 110 MB", memory <= 110),
-        Result("sidecar", "unary Score of a forest from one Python client", f"{np.percentile(calls, 50) * 1e3:.2f} / {np.percentile(calls, 99) * 1e3:.2f} ms p50 / p99"),
+        Result("first answer after process start", first_text, "within 1 s", first <= 1),
+        Result("resident memory with both models, after scoring", f"{memory:.0f} MB", "at most 110 MB", memory <= 110),
+        Result("unary Score of a forest from one Python client", call_text),
     ]
-
-
-_TRAIN = """
-import json, sys, time
-from dwcp_training.data import lstm_series, time_split, windows
-from dwcp_training.detectors import keras_network
-from dwcp_training.detectors.base import clamp_scaled
-from dwcp_training.profiles import load_profile
-import numpy as np
-from sklearn.preprocessing import StandardScaler
-kind, epochs = sys.argv[1], int(sys.argv[2])
-settings = load_profile("dwcp").detectors.lstm_autoencoder.model_copy(update={"epochs": epochs})
-fit, held = time_split(lstm_series(), settings.validation_split, gap=settings.window_size)
-scaler = StandardScaler().fit(fit.values)
-a, b = (clamp_scaled(windows(p.values, p.segments, settings.window_size), scaler.mean_, scaler.scale_).astype(np.float32) for p in (fit, held))
-import keras
-start = time.perf_counter()
-if kind == "ours":
-    _, curves = keras_network.train(a, b, settings, lambda *_: None)
-else:
-    keras.utils.set_random_seed(settings.seed)
-    network = keras_network.build(settings, a.shape[-1], unroll=False)
-    network.compile(optimizer=keras.optimizers.Adam(settings.learning_rate), loss=settings.loss)
-    curves = network.fit(a, a, epochs=epochs, batch_size=settings.batch_size, validation_data=(b, b), verbose=0, callbacks=[
-        keras.callbacks.EarlyStopping(patience=settings.early_stopping_patience, restore_best_weights=True),
-        keras.callbacks.ReduceLROnPlateau(factor=.5, patience=settings.learning_rate_patience, min_lr=settings.learning_rate_floor)]).history
-print(json.dumps({"seconds": time.perf_counter() - start, "val_loss": float(min(curves["val_loss"]))}))
-"""
 
 
 def training(arguments: argparse.Namespace) -> list[Result]:
     """Our LSTM training against a plain Keras fit of the same model, each in a process of its own."""
 
     def once(kind: str) -> dict[str, float]:
-        done = subprocess.run(
-            [sys.executable, "-c", _TRAIN, kind, str(arguments.epochs)], check=True, capture_output=True, text=True
-        )
+        command = [sys.executable, "-m", "tests.bench.train_once", kind, str(arguments.epochs)]
+        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
         return json.loads(done.stdout.splitlines()[-1])
 
     ours, plain = once("ours"), once("plain")
     ratio = plain["seconds"] / ours["seconds"]
+    speed = f"{ratio:.1f}x as fast: {ours['seconds']:.0f} s / {plain['seconds']:.0f} s"
+    losses = f"{ours['val_loss']:.6f} / {plain['val_loss']:.6f}"
+    no_worse = ours["val_loss"] <= plain["val_loss"] * 1.01
+    what = f"LSTM at the seed's defaults, {arguments.epochs} epochs, against plain Keras"
     return [
-        Result("training", f"LSTM at the seed's defaults, {arguments.epochs} epochs, against plain Keras",
-               f"{ratio:.1f}x as fast: {ours['seconds']:.0f} s / {plain['seconds']:.0f} s", "no slower", ratio >= 1),
-        Result("training", "held-out loss, ours / plain Keras", f"{ours['val_loss']:.6f} / {plain['val_loss']:.6f}",
-               "no worse (1 %)", ours["val_loss"] <= plain["val_loss"] * 1.01),
-    ]  # fmt: skip
+        Result(what, speed, "no slower", ratio >= 1),
+        Result("held-out loss, ours / plain Keras", losses, "no worse (1 %)", no_worse),
+    ]
 
 
 PARTS = {"graphs": graphs, "go": go, "sidecar": sidecar, "training": training}
@@ -249,8 +228,12 @@ PARTS = {"graphs": graphs, "go": go, "sidecar": sidecar, "training": training}
 def main() -> int:
     """Measures, prints and writes; exit status 1 when a bar was missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part only; may be given several times")
-    parser.add_argument("--epochs", type=int, default=50, help="epochs of the training comparison (default 50, the seed's)")
+    parser.add_argument(
+        "--only", choices=PARTS, action="append", help="measure this part only; may be given several times"
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=50, help="epochs of the training comparison (default 50, the seed's)"
+    )
     arguments = parser.parse_args()
     console = Console(width=160)
     results: list[Result] = []
@@ -261,7 +244,9 @@ def main() -> int:
     for column in ("what", "measured", "bar", "met"):
         table.add_column(column, overflow="fold")
     for result in results:
-        table.add_row(result.what, result.value, result.bar, {None: "", True: "yes", False: "[red]NO[/red]"}[result.met])
+        table.add_row(
+            result.what, result.value, result.bar, {None: "", True: "yes", False: "[red]NO[/red]"}[result.met]
+        )
     console.print(table)
     target = ROOT / "build/bench.json"
     target.parent.mkdir(exist_ok=True)

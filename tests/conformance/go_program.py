@@ -46,10 +46,19 @@ def contract_score(backend: str) -> Path:
 
 
 def build(package: str, program: Path, tags: str = "", **environment: str) -> None:
-    """Builds a package of `go-contract`; environment variables by name, for example `GOARCH="arm64"`."""
-    program.parent.mkdir(parents=True, exist_ok=True)
+    """Builds a package of `go-contract`; environment variables by name, such as `GOARCH="arm64"`. Raises BuildError."""
+    _compile(["build", "-tags", tags, "-o", program, package], f"{package} (tags {tags!r})", environment)
+
+
+def build_tests(package: str, program: Path, **environment: str) -> None:
+    """Builds the test binary of a package. Raises BuildError."""
+    _compile(["test", "-c", "-o", program, package], f"tests of {package}", environment)
+
+
+def _compile(arguments: list[str | Path], what: str, environment: dict[str, str]) -> None:
+    BUILD.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [go(), "build", "-tags", tags, "-o", program, package],
+        [go(), *arguments],
         cwd=GO_FOLDER,
         env={**os.environ, "GOFLAGS": "-mod=readonly", **environment},
         capture_output=True,
@@ -57,4 +66,4 @@ def build(package: str, program: Path, tags: str = "", **environment: str) -> No
         timeout=_BUILD_SECONDS,
     )
     if done.returncode:
-        raise BuildError(f"{package} (tags {tags!r}) does not build:\n{done.stderr.strip()}")
+        raise BuildError(f"{what}: go cannot build it:\n{done.stderr.strip()}")

@@ -44,7 +44,9 @@ def train(models: Path, epochs: int) -> None:
 def sidecar(models: Path) -> Iterator[str]:
     """A running sidecar; gives its address and ends it by its id."""
     process = subprocess.Popen(
-        [BIN / "dwcp-sidecar", "serve", "--models", models, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True
+        [BIN / "dwcp-sidecar", "serve", "--models", models, "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None
@@ -60,7 +62,17 @@ def sidecar(models: Path) -> Iterator[str]:
 
 def replay(models: Path, address: str, data: Path) -> pd.DataFrame:
     """Scores of every sample by every detector, from the Go program that calls Score and scores natively."""
-    command = [os.environ.get("GO", "go"), "run", "./cmd/dwcp-replay", "--models", models, "--address", address, "--data", data.resolve()]
+    command = [
+        os.environ.get("GO", "go"),
+        "run",
+        "./cmd/dwcp-replay",
+        "--models",
+        models,
+        "--address",
+        address,
+        "--data",
+        data.resolve(),
+    ]
     done = subprocess.run(
         command, cwd=ROOT / "go-contract", env={**os.environ, "CGO_ENABLED": "0"}, stdout=subprocess.PIPE, text=True
     )
@@ -84,21 +96,37 @@ def label(times: pd.Series, faults: pd.DataFrame) -> pd.Series:
 def alarm_table(scores: pd.DataFrame, cadence_hours: float) -> Table:
     """Alarms, false alarms an hour and precision per detector."""
     table = Table(title="Alarms per sample", title_justify="left")
-    for column in ("detector", "samples", "alarms", "in a fault", "in normal time", "false alarms per hour", "mismatches Go / sidecar"):
+    for column in (
+        "detector",
+        "samples",
+        "alarms",
+        "in a fault",
+        "in normal time",
+        "false alarms per hour",
+        "mismatches Go / sidecar",
+    ):
         table.add_column(column, justify="left" if column == "detector" else "right")
     for detector, rows in scores.groupby("detector", sort=False):
         normal = rows[rows.label == "normal"]
         alarms = rows[rows.is_anomaly]
+        false_alarms = int(normal.is_anomaly.sum())
         table.add_row(
-            detector, f"{len(rows):,}", f"{len(alarms):,}", f"{(~alarms.label.isin(['normal', 'grace'])).sum():,}",
-            f"{normal.is_anomaly.sum():,}", f"{normal.is_anomaly.sum() / (len(normal) * cadence_hours):.0f}", f"{(~rows.equal).sum():,}",
-        )  # fmt: skip
+            detector,
+            f"{len(rows):,}",
+            f"{len(alarms):,}",
+            f"{(~alarms.label.isin(['normal', 'grace'])).sum():,}",
+            f"{false_alarms:,}",
+            f"{false_alarms / (len(normal) * cadence_hours):.0f}",
+            f"{(~rows.equal).sum():,}",
+        )
     return table
 
 
 def recall_table(scores: pd.DataFrame, faults: pd.DataFrame) -> Table:
     """Share of faulty samples that alarmed and seconds to the first alarm, per kind of fault."""
-    table = Table(title="Recall per fault kind (samples; faults found; seconds to the first alarm, median)", title_justify="left")
+    table = Table(
+        title="Recall per fault kind (samples; faults found; seconds to the first alarm, median)", title_justify="left"
+    )
     table.add_column("fault kind")
     detectors = list(scores.detector.unique())
     for detector in detectors:
@@ -109,12 +137,18 @@ def recall_table(scores: pd.DataFrame, faults: pd.DataFrame) -> Table:
             rows = scores[scores.detector == detector]
             delays = []
             for fault in faults[faults.kind == kind].itertuples():
-                first = rows[(rows.timestamp >= fault.start) & (rows.timestamp <= fault.end) & rows.is_anomaly].timestamp.min()
+                first = rows[
+                    (rows.timestamp >= fault.start) & (rows.timestamp <= fault.end) & rows.is_anomaly
+                ].timestamp.min()
                 if first is not pd.NaT and not pd.isna(first):
                     delays.append((first - fault.start).total_seconds())
             recall = rows[rows.label == kind].is_anomaly.mean()
             found = f"{len(delays)}/{(faults.kind == kind).sum()}"
-            cells.append(f"{100 * recall:.0f} %   {found}   {np.median(delays):.1f} s" if delays else f"{100 * recall:.0f} %   {found}    -   ")
+            cells.append(
+                f"{100 * recall:.0f} %   {found}   {np.median(delays):.1f} s"
+                if delays
+                else f"{100 * recall:.0f} %   {found}    -   "
+            )
         table.add_row(kind, *cells)
     return table
 
@@ -138,7 +172,7 @@ def main() -> int:
     parser.add_argument("--models", type=Path, help="use this model set instead of training one")
     arguments = parser.parse_args()
     if not DATA.is_dir():
-        console.print("The demo needs ../shared/data/linklab/link-a, which is not here. Try `make train-synthetic` and `make serve`.")
+        console.print("The demo needs ../shared/data/linklab/link-a, which is not here. Try `make train-synthetic`.")
         return 2
     models = (arguments.models or BUILD / "models").resolve()
     if arguments.models is None:

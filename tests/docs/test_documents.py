@@ -1,4 +1,4 @@
-"""Every command and every program of the documents is run, as it stands there but for folders and the length of a training."""
+"""Every command and program of the documents is run as it stands there, but for folders and the length of trainings."""
 
 import os
 import re
@@ -16,7 +16,9 @@ from dwcp_training.data import lstm_series, write_csv
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "models/reference/v1"
 BIN = Path(sys.executable).parent
-DOCUMENTS = [path for path in sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("*/README.md")) if path.name != "CHANGELOG.md"]
+DOCUMENTS = [
+    path for path in sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("*/README.md")) if path.name != "CHANGELOG.md"
+]
 DATA_NAMES = ("normal.csv", "training_data.csv", "/path/to/normal_data.csv", "/path/to/timeseries_data.csv")
 
 
@@ -88,7 +90,9 @@ def test_command(document: str, line: str, folder: Path) -> None:
             process.terminate()
         assert process.wait(timeout=20) == 0
         return
-    done = subprocess.run(["bash", "-ec", line], cwd=where, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        ["bash", "-ec", line], cwd=where, env=environment, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -107,8 +111,12 @@ def test_programs_of_the_readme_print_the_same_score(folder: Path, tmp_path: Pat
         (program / "main.go").write_text(go.replace('"models"', f'"{REFERENCE}"'))
         answer = subprocess.run(
             [os.environ.get("GO", shutil.which("go") or str(BIN / "go")), "run", f"./cmd/{program.name}"],
-            cwd=ROOT / "go-contract", env={**os.environ, "CGO_ENABLED": "0"}, check=True, capture_output=True, text=True,
-        ).stdout.split()  # fmt: skip
+            cwd=ROOT / "go-contract",
+            env={**os.environ, "CGO_ENABLED": "0"},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.split()
     finally:
         shutil.rmtree(program)
     assert answer[0] == printed[0]
@@ -119,7 +127,9 @@ def test_programs_of_the_readme_print_the_same_score(folder: Path, tmp_path: Pat
 def test_client_of_the_sidecar_readme(tmp_path: Path) -> None:
     (text,) = [text for document, text in blocks("python") if document == "sidecar/README.md"]
     process = subprocess.Popen(
-        [BIN / "dwcp-sidecar", "serve", "--models", REFERENCE, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True
+        [BIN / "dwcp-sidecar", "serve", "--models", REFERENCE, "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None

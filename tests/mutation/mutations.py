@@ -19,8 +19,8 @@ class Mutation:
     Attributes:
         name: path-like.
         apply: damages a copy.
-        refusals: code and file of each right refusal. Mostly one; two where readers differ in what they audit before the
-            golden vectors run.
+        refusals: code and file of each right refusal. Mostly one; two where readers differ in what they audit
+            before the golden vectors run.
         scores: detector whose graph must then disagree with scikit-learn or Keras on the golden vectors, or None.
         answers: detector whose golden answers must then disagree with them, or None.
     """
@@ -147,15 +147,19 @@ def _golden() -> Iterator[Mutation]:
         shares = c["score"]["contributions"]
         c["score"]["contributions"] = [*shares[1:], shares[0]]
 
+    def other_code(c: dict) -> None:
+        c["error"]["code"] = "ERROR_CODE_NO_SAMPLES"
+
+    def other_field(c: dict) -> None:
+        c["error"]["field"] = "samples[255].jitter"
+
     for detector, file in GOLDEN.items():
         found = ("GOLDEN_MISMATCH", file)
         yield _json(f"golden/{detector}/score", file, case(next_score, "score"), found, answers=detector)
         yield _json(f"golden/{detector}/decision", file, case(turn, "score"), found, answers=detector)
         yield _json(f"golden/{detector}/contributions", file, case(rotate, "score"), found, answers=detector)
-        yield _json(f"golden/{detector}/error_code", file,
-                    case(lambda c: c["error"].update(code="ERROR_CODE_NO_SAMPLES"), "error"), found, answers=detector)  # fmt: skip
-        yield _json(f"golden/{detector}/error_field", file,
-                    case(lambda c: c["error"].update(field="samples[255].jitter"), "error"), found, answers=detector)  # fmt: skip
+        yield _json(f"golden/{detector}/error_code", file, case(other_code, "error"), found, answers=detector)
+        yield _json(f"golden/{detector}/error_field", file, case(other_field, "error"), found, answers=detector)
         yield _json(f"golden/{detector}/bits_contradict", file,
                     case(lambda c: c["score"].update(score_bits=c["score"]["score_bits"] + 1), "score"),
                     found, ("METADATA_INVALID", file))  # fmt: skip

@@ -170,7 +170,7 @@ def test_progress_bar_on_a_terminal_only(csv: Path, tmp_path: Path) -> None:
     assert b"isolation_forest" in shown
     assert b"3/3" in shown
 
-    quiet = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (quiet.returncode, quiet.stderr) == (0, "")
+    quiet = invoke(*command[1:])
+    assert (quiet.exit_code, quiet.stderr) == (0, "")
     assert "data: normal.csv, 300 of 300 rows, 2024-01-01T00:00:00Z to 2024-01-01T04:59:00Z\n" in quiet.stdout
     assert "golden vectors" in quiet.stdout

@@ -184,10 +184,10 @@ def test_measured_faults(linklab: Path, tmp_path: Path, no_cross_check: None) ->
     assert sum(kind.rows for kind in found.kinds.values()) == 1_884
     assert all(kind.events == 3 for kind in found.kinds.values())
     assert len(found.kinds) == 12
-    assert found.false_positive_rate is not None and found.false_positive_rate < 0.02
-    assert found.false_negative_rate is not None and 0.5 < found.false_negative_rate < 0.97
+    assert found.false_positive_rate < 0.02
+    assert 0.5 < found.false_negative_rate < 0.97
     assert found.kinds["blackout"].found == 3
-    assert found.detection_latency_seconds is not None and 0 <= found.detection_latency_seconds < 20
+    assert 0 <= found.detection_latency_seconds < 20
 
 
 def test_write_csv_and_read_back_give_the_same_figures(forest_models: Path, tmp_path: Path) -> None:

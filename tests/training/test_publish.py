@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from dwcp_training.detectors.registry import DETECTORS
 from dwcp_training.pipeline import export, train
 from dwcp_training.profiles import IsolationForestDefaults
 from dwcp_training.publish import KEPT_RELEASES, Candidate, PublishError, publish
+from dwcp_training.run import Source, run
 from tests.training.conftest import contents
 
 PUBLISH_AND_DIE = """
@@ -78,8 +79,6 @@ POINTS = [
 def test_kill_while_publishing_leaves_a_set_that_opens(
     point: str, count: int, forests: list[Candidate], tmp_path: Path
 ) -> None:
-    import pickle
-
     output = tmp_path / "models"
     old = publish(output, [forests[0]])
     (tmp_path / "candidate").write_bytes(pickle.dumps(forests[1]))
@@ -138,34 +137,69 @@ def test_second_detector_joins_the_first_and_replaces_only_itself(
     }
 
 
-def test_two_scripts_at_the_same_time_both_end_up_in_the_set(csv: Path, tmp_path: Path) -> None:
-    output = tmp_path / "models"
-    # Training an LSTM twice costs more than it shows: what matters is that two processes publish at the same time.
-    code = (
-        "import pytest; from dwcp_training.cli import main; from tests.training import conftest; "
-        "patch = pytest.MonkeyPatch(); conftest.replace_training(patch); conftest.leave_out_cross_checks(patch); main()"
-    )
-    flags = {"isolation-forest": ["--n-estimators", "3"], "lstm-autoencoder": ["--window-size", "2", "--epochs", "1"]}
+PUBLISH = """
+import pickle, sys
+from pathlib import Path
+from dwcp_training.publish import publish
+
+candidates = pickle.loads(Path(sys.argv[1]).read_bytes())
+print("ready", flush=True)
+sys.stdin.readline()
+for candidate in candidates:
+    publish(Path(sys.argv[2]), [candidate])
+"""
+
+
+def test_two_scripts_at_the_same_time_both_end_up_in_the_set(
+    lstm_models: Path, forests: list[Candidate], tmp_path: Path
+) -> None:
+    lstm = candidate_of(ModelSet.open(lstm_models), "lstm_autoencoder")
+    (tmp_path / "forests").write_bytes(pickle.dumps(forests[:3]))
+    (tmp_path / "lstms").write_bytes(pickle.dumps([lstm] * 3))
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", code, "train", name, "--data", csv, "--output", output, *more],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parents[2],
+            [sys.executable, "-c", PUBLISH, tmp_path / name, tmp_path / "models"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
-        for name, more in flags.items()
+        for name in ("forests", "lstms")
     ]  # fmt: skip
-    printed = [process.communicate(timeout=100)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0], printed
-    assert list(ModelSet.open(output).models) == ["isolation_forest", "lstm_autoencoder"]
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    errors = [process.communicate(timeout=60)[1] for process in running]
+    assert errors == ["", ""]
+    models = ModelSet.open(tmp_path / "models")
+    assert models.metadata["isolation_forest"] == forests[2].metadata
+    assert models.metadata["lstm_autoencoder"] == lstm.metadata
+
+
+def candidate_of(models: ModelSet, name: str) -> Candidate:
+    """What was published, as it was before."""
+    metadata = models.metadata[name]
+    return Candidate(
+        detector=name,
+        metadata_file={"isolation_forest": "model_metadata.json", "lstm_autoencoder": "lstm_metadata.json"}[name],
+        metadata=metadata,
+        graph=(models.path / metadata.graph.file).read_bytes(),
+        golden=models.golden[name],
+        byproducts={file: (models.path / file).read_bytes() for file in publishing.BYPRODUCTS[name]},
+    )
 
 
 @pytest.mark.parametrize("below", ["file/models", "file"])
-def test_unwritable_output_is_refused_before_training(below: str, csv: Path, tmp_path: Path, dwcp: Callable) -> None:
+def test_unwritable_output_is_refused_before_training(
+    below: str, csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("in the way")
-    process = dwcp("train", "isolation-forest", "--data", csv, "--output", tmp_path / below)
-    assert process.returncode == 1
-    assert f"--output {tmp_path / below}: cannot be written" in process.stderr
-    assert "Name a folder" in process.stderr
-    assert "data:" not in process.stdout  # nothing was read, let alone trained
+    assert run("isolation_forest", Source(data=[csv]), tmp_path / below, {}) == 1
+    printed = capsys.readouterr()
+    assert f"--output {tmp_path / below}: cannot be written" in printed.err
+    assert "Name a folder" in printed.err
+    assert printed.out == ""  # nothing was read, let alone trained
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "in the way"
 

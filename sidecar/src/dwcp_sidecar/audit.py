@@ -116,7 +116,9 @@ def audit_graph(metadata: model_pb2.ModelMetadata, graph: OnnxFile) -> None:
         require(stored is not None, f"initializer {initializer} is missing")
         wanted = np.asarray(values, dtype)
         require(
-            stored.dtype == wanted.dtype and stored.size == wanted.size and bool((stored.ravel() == wanted.ravel()).all()),
+            stored.dtype == wanted.dtype
+            and stored.size == wanted.size
+            and bool((stored.ravel() == wanted.ravel()).all()),
             f"{initializer} is not what the metadata says (S2)",
         )
 

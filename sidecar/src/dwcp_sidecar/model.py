@@ -47,8 +47,8 @@ class Model:
         self._outputs = ["score", "is_anomaly"] + (["depth_sum"] if self._is_forest else [])
         self._no_occlusion = np.zeros((1, len(self.feature_names)), bool)
         self._session = _session(graph, threads, metadata.graph.file)
-        # Explaining a forest's score takes longer than the score, so most calls go to a graph without it. An autoencoder's
-        # explanation falls out of its score.
+        # Explaining a forest's score takes longer than the score, so most calls go to a graph without it. The
+        # explanation of an autoencoder falls out of its score.
         self._score_session = self._session
         if self._is_forest:
             self._score_session = _session(pruned(graph, self._outputs), threads, metadata.graph.file)

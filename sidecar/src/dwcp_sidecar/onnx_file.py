@@ -62,7 +62,8 @@ class OnnxFile:
 def pruned(data: bytes, outputs: Sequence[str]) -> bytes:
     """The same graph without the nodes that none of `outputs` needs.
 
-    ONNX Runtime executes every node of a graph, whatever is fetched; a score without its explanation then costs twice as much.
+    ONNX Runtime executes every node of a graph, whatever is fetched; a score without its explanation would cost twice
+    as much as it has to.
 
     Args:
         data: an ONNX file that `OnnxFile.parse` accepts.
@@ -80,7 +81,9 @@ def pruned(data: bytes, outputs: Sequence[str]) -> bytes:
         "output": [output for output in graph.output if output.name in outputs],
         "initializer": [tensor for tensor in graph.initializer if tensor.name in needed],
     }
-    copies = {field: [type(part).FromString(part.SerializeToString()) for part in found] for field, found in parts.items()}
+    copies = {
+        field: [type(part).FromString(part.SerializeToString()) for part in found] for field, found in parts.items()
+    }
     for field, found in copies.items():
         del getattr(graph, field)[:]
         getattr(graph, field).extend(found)

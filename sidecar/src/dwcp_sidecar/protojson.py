@@ -55,7 +55,9 @@ def _stated_version(text: bytes) -> int:
 
 def dumps(message: Message) -> str:
     """ProtoJSON with snake_case names, every field present, lists of numbers on one line each; ends with a newline."""
-    data = json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    data = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
     return _layout(_ordered(data, message.DESCRIPTOR), "") + "\n"
 
 
@@ -65,7 +67,10 @@ def write(message: Message, path: Path) -> None:
 
 
 def _ordered(data: dict[str, Any], descriptor: Descriptor) -> dict[str, Any]:
-    """Fields in the order of the schema and maps by key: protobuf promises neither, and files must not change from run to run."""
+    """Fields in the order of the schema and maps by key.
+
+    Protobuf promises neither, and files must not change from run to run.
+    """
     ordered = {}
     for field in descriptor.fields:
         if field.name not in data:

@@ -35,19 +35,19 @@ class LstmReference:
     """The network in numpy float64, step by step as LA3 says."""
 
     def __init__(self, weights: LstmWeights, metadata: model_pb2.ModelMetadata) -> None:
-        self._weights = weights
+        self._layers = [_widened(layer) for layer in weights.layers]
+        self._kernel, self._bias = weights.dense_kernel.astype(np.float64), weights.dense_bias.astype(np.float64)
         self._metadata = metadata
         self._mean, self._scale = np.array(metadata.scaler.mean), np.array(metadata.scaler.scale)
 
     def reconstruct(self, scaled: Floats) -> Floats:
         """Reconstruction of scaled windows, `[n, timesteps, features]` in and out."""
         steps = scaled.shape[1]
-        encoder_1, encoder_2, decoder_1, decoder_2 = self._weights.layers
+        encoder_1, encoder_2, decoder_1, decoder_2 = self._layers
         hidden = _layer(encoder_1, [scaled[:, t] for t in range(steps)])
         code = _layer(encoder_2, hidden)[-1]
         hidden = _layer(decoder_2, _layer(decoder_1, [code] * steps))
-        kernel, bias = self._weights.dense_kernel.astype(np.float64), self._weights.dense_bias.astype(np.float64)
-        return np.stack([h @ kernel + bias for h in hidden], axis=1)
+        return np.stack([h @ self._kernel + self._bias for h in hidden], axis=1)
 
     def evaluate(self, items: Floats) -> Evaluation:
         parts = [self._evaluate(items[i : i + 1024]) for i in range(0, len(items), 1024)]
@@ -64,6 +64,11 @@ class LstmReference:
             shares(errors),
             reconstructed[:, -1] * self._scale + self._mean,
         )
+
+
+def _widened(weights: LayerWeights) -> LayerWeights:
+    """The same weights in float64 (LA2)."""
+    return LayerWeights(*(part.astype(np.float64) for part in (weights.kernel, weights.recurrent, weights.bias)))
 
 
 def _layer(weights: LayerWeights, inputs: list[Floats]) -> list[Floats]:

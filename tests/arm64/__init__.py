@@ -1,0 +1,1 @@
+"""The Go package on arm64, under qemu-user."""

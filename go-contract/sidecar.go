@@ -3,21 +3,14 @@ package anomaly
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"math"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 
 	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
 )
-
-// errorDomain is the domain of google.rpc.ErrorInfo (rule E4).
-const errorDomain = "dwcp.anomaly"
 
 // DefaultDeadline is how long a call to a sidecar may take unless the caller's context is shorter.
 const DefaultDeadline = 250 * time.Millisecond
@@ -203,27 +196,4 @@ func (s *Sidecar) checkBatchReply(r *anomalyv1.ScoreBatchResponse) error {
 		return refuse(CodeInternal, "", "the sidecar answered with lists of different lengths")
 	}
 	return nil
-}
-
-// fromStatus maps the status of a failed call back to the *Error that the sidecar raised (rule E4). What is not an error of the
-// contract, such as a deadline or a lost connection, is INTERNAL with the status as its cause: never a score, never "normal" (E3).
-func fromStatus(err error) *Error {
-	st := status.Convert(err)
-	e := &Error{Code: CodeInternal, Message: st.Message(), cause: err}
-	for _, detail := range st.Details() {
-		switch d := detail.(type) {
-		case *errdetails.ErrorInfo:
-			if code, ok := codeFromName(d.GetReason()); ok && d.GetDomain() == errorDomain {
-				e.Code = code
-			}
-		case *errdetails.BadRequest:
-			if v := d.GetFieldViolations(); len(v) > 0 {
-				e.Field = v[0].GetField()
-			}
-		}
-	}
-	if st.Code() == codes.DeadlineExceeded {
-		e.cause = errors.Join(context.DeadlineExceeded, err)
-	}
-	return e
 }

@@ -11,10 +11,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
 )
@@ -25,24 +22,6 @@ type fakeSidecar struct {
 	set   *ModelSet
 	id    string
 	delay time.Duration
-}
-
-func (f *fakeSidecar) fail(err error) error {
-	e := AsError(err)
-	code := codes.InvalidArgument
-	switch e.Code {
-	case CodeDetectorUnavailable:
-		code = codes.NotFound
-	case CodeModelSetMismatch:
-		code = codes.FailedPrecondition
-	case CodeInternal:
-		code = codes.Internal
-	}
-	st, _ := status.New(code, e.Message).WithDetails(
-		&errdetails.ErrorInfo{Reason: e.Code.String(), Domain: errorDomain},
-		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: e.Field}}},
-	)
-	return st.Err()
 }
 
 func (f *fakeSidecar) GetModelSet(context.Context, *anomalyv1.GetModelSetRequest) (*anomalyv1.GetModelSetResponse, error) {
@@ -65,7 +44,7 @@ func (f *fakeSidecar) Score(ctx context.Context, r *anomalyv1.ScoreRequest) (*an
 	}
 	var v Verdict
 	if err := f.set.Score(ctx, request, &v); err != nil {
-		return nil, f.fail(err)
+		return nil, ToStatus(AsError(err)).Err()
 	}
 	return &anomalyv1.ScoreResponse{ModelSetId: f.id, Verdict: &anomalyv1.Verdict{
 		Score: v.Score, IsAnomaly: v.IsAnomaly, Threshold: v.Threshold, PValue: v.PValue, Level: anomalyv1.Level(v.Level),
@@ -80,7 +59,7 @@ func (f *fakeSidecar) ScoreBatch(ctx context.Context, r *anomalyv1.ScoreBatchReq
 	}
 	var v BatchVerdict
 	if err := f.set.ScoreBatch(ctx, request, &v); err != nil {
-		return nil, f.fail(err)
+		return nil, ToStatus(AsError(err)).Err()
 	}
 	reply := &anomalyv1.ScoreBatchResponse{
 		ModelSetId: f.id, Scores: v.Scores, IsAnomaly: v.IsAnomaly, PValues: v.PValues, Contributions: v.Contributions,

@@ -72,13 +72,10 @@ def _widened(weights: LayerWeights) -> LayerWeights:
 
 
 def _layer(weights: LayerWeights, inputs: list[Floats]) -> list[Floats]:
-    kernel, recurrent, bias = (
-        np.asarray(part, np.float64) for part in (weights.kernel, weights.recurrent, weights.bias)
-    )
     h = c = np.zeros((len(inputs[0]), weights.units))
     states = []
     for x in inputs:
-        i, f, o, g = np.split(x @ kernel + h @ recurrent + bias, 4, axis=1)
+        i, f, o, g = np.split(x @ weights.kernel + h @ weights.recurrent + weights.bias, 4, axis=1)
         c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
         h = _sigmoid(o) * np.tanh(c)
         states.append(h)

@@ -35,7 +35,7 @@ def _lstm(fitted: Fitted, seed: int) -> Iterator[Draft]:
     scale = np.array(metadata.scaler.scale)
     normal = typical_window(fitted.reference, fitted.fitted_items)
     return chain(
-        lstm_drafts(fitted.reference, fitted.fitted_items, list(metadata.feature_names), scale, seed),
+        lstm_drafts(fitted.reference, fitted.fitted_items, normal, list(metadata.feature_names), scale, seed),
         common_drafts(metadata.feature_schema, normal, metadata.timesteps),
     )
 

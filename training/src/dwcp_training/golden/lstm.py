@@ -8,12 +8,15 @@ from dwcp_training.detectors.base import Floats, Reference
 from dwcp_training.golden.case import Draft
 
 
-def lstm_drafts(reference: Reference, items: Floats, names: list[str], scale: Floats, seed: int) -> Iterator[Draft]:
+def lstm_drafts(
+    reference: Reference, items: Floats, normal: Floats, names: list[str], scale: Floats, seed: int
+) -> Iterator[Draft]:
     """Cases made for one network.
 
     Args:
         reference: the network in float64.
         items: training windows, float64 `[n, timesteps, features]`.
+        normal: one of them, see `typical_window`.
         names: feature names.
         scale: of the scaler, raw units.
         seed: of the choice of windows.
@@ -38,7 +41,6 @@ def lstm_drafts(reference: Reference, items: Floats, names: list[str], scale: Fl
         median + slope * scale,
     )
     yield Draft("shape/ramp/down", "All metrics fall likewise.", ("shape",), median - slope * scale)
-    normal = typical_window(reference, items)
     for j, name in enumerate(names):
         for place, step in (("first", 0), ("last", steps - 1)):
             spike = normal.copy()

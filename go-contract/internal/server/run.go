@@ -1,0 +1,73 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
+	anomaly "dwcp.internal/anomaly"
+)
+
+// Run opens the model set, serves until the first signal and stops gracefully; a second signal ends calls in flight. It prints one
+// line when it answers: `ready ADDRESS... model_set=ID`. An error is a StartError or, for the model set, an *anomaly.Error.
+func Run(settings Settings, signals <-chan os.Signal, out io.Writer, log *slog.Logger) error {
+	if err := settings.check(); err != nil { // before the set is opened, which takes longer
+		return err
+	}
+	set, err := anomaly.OpenModelSet(settings.Models)
+	if err != nil {
+		return err
+	}
+	defer set.Close()
+	debug.FreeOSMemory() // what opening needed
+	s, err := New(set, settings, log)
+	if err != nil {
+		return err
+	}
+	if err := s.Start(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	line := fmt.Sprintf("ready %s model_set=%s\n", strings.Join(s.Addresses, " "), set.ID())
+	if settings.ReadyFile != "" {
+		if err := writeReadyFile(settings.ReadyFile, line); err != nil {
+			cancel()
+			s.Stop(ctx)
+			return err
+		}
+		defer os.Remove(settings.ReadyFile)
+	}
+	fmt.Fprint(out, line)
+	<-signals
+	ctx, cancel = context.WithTimeout(ctx, settings.Grace)
+	defer cancel()
+	go func() {
+		select {
+		case <-signals:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	s.Stop(ctx)
+	return nil
+}
+
+// writeReadyFile writes the ready line so that a reader never sees half of it.
+func writeReadyFile(path, line string) error {
+	draft := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d", filepath.Base(path), os.Getpid()))
+	err := os.WriteFile(draft, []byte(line), 0o644)
+	if err == nil {
+		err = os.Rename(draft, path)
+	}
+	if err != nil {
+		os.Remove(draft)
+		return cannotStart("--ready-file %s: it cannot be written; choose a folder that can be written to", path)
+	}
+	return nil
+}

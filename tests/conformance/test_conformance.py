@@ -26,6 +26,8 @@ from tests.conformance.reference import REFERENCES, Reference
 pytestmark = pytest.mark.timeout(600)  # the first test of a session pays for all runs
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "v1"
 INPUTS = 2_000
+BATCHES = (1, 7, 4096)
+"""`make parity` adds 64."""
 SKLEARN_BOUND = 3e-15
 """Largest difference from scikit-learn's own score (IF4)."""
 
@@ -57,7 +59,7 @@ def session(reference_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Se
         cases, wanted = joined([*parts, (inputs, reference.answer(inputs))])
         some = sum(len(part) for part, _ in parts) + 200
         questions[detector] = judge.prepare(reference, cases, wanted, folder, some)
-    return Session(references, questions, judge.judge(list(questions.values()), reference_set))
+    return Session(references, questions, judge.judge(list(questions.values()), reference_set, batches=BATCHES))
 
 
 @pytest.mark.parametrize("detector", DETECTORS)

@@ -47,8 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (base / "training").mkdir()
     (base / "models").mkdir()
     shutil.copytree(REFERENCE, base / "models/reference/v1")
-    shutil.copytree(REFERENCE, base / "models/releases/06523358967540cf")
-    (base / "models/current").symlink_to("releases/06523358967540cf")
+    shutil.copytree(REFERENCE, base / "models/releases/c388f885a2c4ae1d")
+    (base / "models/current").symlink_to("releases/c388f885a2c4ae1d")
     for file in REFERENCE.iterdir():
         (base / "models" / file.name).symlink_to(Path("current") / file.name)
     for script in ("train_isolation_forest.py", "train_lstm_autoencoder.py", "requirements.txt"):

@@ -1,6 +1,11 @@
 """Every mutation is refused by every implementation, with a code and a file, and by no accident."""
 
+import contextlib
+import json
+import select
 import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +19,7 @@ from dwcp_sidecar.model import Explain, Model
 from dwcp_sidecar.model_set import ModelSet
 from tests.conformance.cases import DETECTORS
 from tests.conformance.compare import compare, published
-from tests.conformance.go_program import GO_FOLDER, contract_score
+from tests.conformance.go_program import GO_FOLDER, ROOT, contract_score
 from tests.conformance.golden_files import cases_of, read_golden, wanted_of
 from tests.conformance.reference import REFERENCES, Reference, Wanted
 from tests.conformance.server import COMMAND
@@ -56,16 +61,44 @@ def python_core(models: Path) -> str:
 
 def _program(*command: str | Path, folder: Path | None = None) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=WAIT, stdin=subprocess.DEVNULL)
-    assert done.returncode == 1, f"exit status {done.returncode}: {done.stdout}{done.stderr}"
-    assert done.stdout == ""
+    return _checked(done.returncode, done.stdout, done.stderr)
+
+
+def _checked(status: int, stdout: str, stderr: str) -> str:
+    """What a program says that refuses as it should: status 1, no answer, no trace of a crash."""
+    assert status == 1, f"exit status {status}: {stdout}{stderr}"
+    assert stdout == ""
     for trace in ("Traceback", "goroutine", "panic"):
-        assert trace not in done.stderr
-    return done.stderr
+        assert trace not in stderr
+    return stderr
 
 
-def sidecar(models: Path) -> str:
-    """What `dwcp-sidecar serve` says before it ends."""
-    return _program(COMMAND, "serve", "--models", models, "--listen", "127.0.0.1:0")
+class Server:
+    """`dwcp-sidecar serve`, started on one folder after the other by `serve_each.py`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.mutation.serve_each"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, models: Path) -> str:
+        with self._lock:
+            self._process.stdin.write(f"{models}\n")
+            self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], WAIT)[0]:
+                self.close()
+                raise AssertionError(f"dwcp-sidecar serve did not refuse {models}")
+            said = json.loads(self._process.stdout.readline())
+        return _checked(said["status"], said["stdout"], said["stderr"])
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=WAIT)
 
 
 def go_native(models: Path) -> str:
@@ -78,7 +111,7 @@ def go_onnxruntime(models: Path) -> str:
     return _program(contract_score("onnxruntime"), "--models", models, "--backend", "onnxruntime", folder=GO_FOLDER)
 
 
-OPENERS = {"python-core": python_core, "sidecar": sidecar, "go-native": go_native, "go-onnxruntime": go_onnxruntime}
+OPENERS = ("python-core", "sidecar", "go-native", "go-onnxruntime")
 
 
 @pytest.fixture(scope="session")
@@ -87,10 +120,12 @@ def refusals(request: pytest.FixtureRequest, mutated) -> Iterator[dict[tuple[str
     wanted = [item.callspec.params for item in request.session.items if item.name.startswith("test_refused[")]
     for backend in ("native", "onnxruntime"):
         contract_score(backend)  # built once, before anybody waits for it
-    with ThreadPoolExecutor(2) as pool:
+    server = Server()
+    openers = dict(zip(OPENERS, (python_core, server, go_native, go_onnxruntime), strict=True))
+    with contextlib.closing(server), ThreadPoolExecutor(2) as pool:
 
         def say(mutation: Mutation, opener: str) -> str:
-            return OPENERS[opener](mutated(mutation).path)
+            return openers[opener](mutated(mutation).path)
 
         for params in wanted:  # damaged here, one after the other: the two workers only read
             mutated(params["mutation"])
@@ -103,6 +138,16 @@ def refusals(request: pytest.FixtureRequest, mutated) -> Iterator[dict[tuple[str
 def test_refused(mutation: Mutation, opener: str, refusals):
     said = refusals[mutation.name, opener].result()
     assert any(code in said and file in said for code, file in mutation.refusals), f"{said}\nwanted {mutation.refusals}"
+
+
+@pytest.mark.parametrize("code", sorted({code for mutation in MUTATIONS for code, _ in mutation.refusals[:1]}))
+def test_the_server_process_ends(code: str, mutated):
+    """The real command, once for each code: one line that names code and file, exit status 1."""
+    mutation = next(m for m in MUTATIONS if m.refusals[0][0] == code)
+    said = _program(COMMAND, "serve", "--models", mutated(mutation).path, "--listen", "127.0.0.1:0")
+    assert code in said
+    assert mutation.refusals[0][1] in said
+    assert len(said.splitlines()) == 1
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """Checks that a graph is what its metadata says (rules S2, G1 to G3, IF3), before anything executes it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -142,11 +143,45 @@ def _audit_forest(
     require(weights.size > 0 and bool(np.isfinite(weights).all()), "its leaf weights are not finite")
     require(bool((weights * LEAF_GRID == np.rint(weights * LEAF_GRID)).all()), "a leaf weight is off the grid (IF2)")
     require(bool((weights >= 0).all()), "a leaf weight is negative")
-    require(weights.max() * len(roots) < MAX_DEPTH_SUM, "the depth sum may not be exact (IF3)")
     splits = np.asarray(tree.get("nodes_splits", []), np.float64)
     require(bool(np.isfinite(splits).all()), "a split is not finite")
     require(not np.any(tree.get("nodes_modes", [])), "a node compares by another rule than <= (IF1)")
     require(max(tree.get("nodes_featureids", [0])) < metadata.n_features, "a split is on a feature that does not exist")
+    largest = _largest_depth_sum(tree, weights)
+    require(largest is not None, "its nodes do not form trees")
+    require(largest < MAX_DEPTH_SUM, f"a depth sum can reach {largest:g} and may not be exact (IF3): use fewer trees")
+
+
+def _largest_depth_sum(tree: Mapping[str, Any], weights: np.ndarray) -> float | None:
+    """Sum of the largest leaf weight of each tree, or None when nodes point outside or more than once at a node."""
+    sides = [
+        (
+            np.asarray(tree.get(f"nodes_{side}nodeids", []), np.int64),
+            np.asarray(tree.get(f"nodes_{side}leafs", []), bool),
+        )
+        for side in ("true", "false")
+    ]
+    count = len(sides[0][0])
+    if any(len(array) != count for side in sides for array in side):
+        return None
+    nodes = np.asarray(tree.get("tree_roots", []), np.int64)
+    owners = np.arange(len(nodes))
+    largest = np.zeros(len(nodes))
+    visited = 0
+    while len(nodes):
+        visited += len(nodes)
+        if visited > count or nodes.min() < 0 or nodes.max() >= count:
+            return None
+        below: list[tuple[np.ndarray, np.ndarray]] = []
+        for children, is_leaf in sides:
+            child, leaf = children[nodes], is_leaf[nodes]
+            leaves = child[leaf]
+            if len(leaves) and (leaves.min() < 0 or leaves.max() >= len(weights)):
+                return None
+            np.maximum.at(largest, owners[leaf], weights[leaves])
+            below.append((child[~leaf], owners[~leaf]))
+        nodes, owners = (np.concatenate(parts) for parts in zip(*below, strict=True))
+    return float(largest.sum())
 
 
 def _audit_lstm(

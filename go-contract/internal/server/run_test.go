@@ -136,7 +136,7 @@ func TestGracefulStop(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, serving, answer.GetStatus())
 
-	const items = 2000
+	const items = 500
 	long := batchRequestOf(lstm, rowsOf(items+9)...)
 	long.Layout, long.Explain = anomalyv1.BatchLayout_BATCH_LAYOUT_SERIES, anomalyv1.Explain_EXPLAIN_ALWAYS
 	result := make(chan error, 1)

@@ -59,7 +59,7 @@ demo: $(VENV)/.ready ## The whole way on the measured link of ../shared/data/lin
 test: $(VENV)/.ready ## Everything that must pass, in under ten minutes
 	@$(MAKE) --no-print-directory lint check-breaking check-generate
 	@$(GO_RUN) vet ./... && CGO_ENABLED=0 $(GO) test ./...
-	@$(PY) -m pytest tests -q
+	@$(PY) -m pytest tests -q -n 2 --dist loadgroup
 
 .PHONY: lint
 lint: $(VENV)/.ready ## Formatting, style and schema checks

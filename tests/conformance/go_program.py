@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -45,6 +46,13 @@ def contract_score(backend: str) -> Path:
     return program
 
 
+def _compiler() -> dict[str, str]:
+    """The C compiler of the lock file for cgo, where the system has none."""
+    if shutil.which("gcc") or shutil.which("cc"):
+        return {}
+    return {"CC": f"{sys.executable} -m ziglang cc", "CXX": f"{sys.executable} -m ziglang c++"}
+
+
 def build(package: str, program: Path, tags: str = "", **environment: str) -> None:
     """Builds a package of `go-contract`; environment variables by name, such as `GOARCH="arm64"`. Raises BuildError."""
     _compile(["build", "-tags", tags, "-o", program, package], f"{package} (tags {tags!r})", environment)
@@ -60,7 +68,7 @@ def _compile(arguments: list[str | Path], what: str, environment: dict[str, str]
     done = subprocess.run(
         [go(), *arguments],
         cwd=GO_FOLDER,
-        env={**os.environ, "GOFLAGS": "-mod=readonly", **environment},
+        env={**_compiler(), **os.environ, "GOFLAGS": "-mod=readonly", **environment},
         capture_output=True,
         text=True,
         timeout=_BUILD_SECONDS,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -84,7 +85,7 @@ func (s *service) full() error {
 
 // tap refuses a call before its request is read when serve would refuse it anyway.
 func (s *service) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	if s.inFlight.Load() >= s.limit && len(info.FullMethodName) > len(fullName) && info.FullMethodName[1:len(fullName)+1] == fullName {
+	if s.inFlight.Load() >= s.limit && strings.HasPrefix(info.FullMethodName, "/"+fullName+"/") {
 		return nil, s.full()
 	}
 	return ctx, nil

@@ -16,7 +16,7 @@ from tests.training.conftest import Twins, contents, untrained
 
 
 def test_forest_is_the_same_in_another_process(csv: Path, dwcp: Callable, tmp_path: Path) -> None:
-    # Two new processes, as two runs of the command are: how a pickle shares strings depends on what a process did before.
+    # Two new processes, as two runs of the command are: how a pickle shares strings depends on a process's past.
     flags = ["train", "isolation-forest", "--data", csv, "--n-estimators", "5", "--output"]
     for name in "ab":
         assert dwcp(*flags, tmp_path / name).returncode == 0

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Splits the tests in two halves of about equal length for `--dist loadgroup`; what shares fixtures stays together."""
+    """Splits the tests in two halves for `--dist loadgroup`; what shares fixtures stays together."""
     for item in items:
         folder = item.path.relative_to(ROOT / "tests").parts[0]
         item.add_marker(pytest.mark.xdist_group("training" if folder in ("training", "docs") else "implementations"))

@@ -36,7 +36,7 @@ def run_golden(file: golden_pb2.GoldenFile, model: Model, score: Score | None = 
     mismatches = []
     for case in file.cases:
         mismatch = _run_case(case, model, score or model.score)
-        if mismatch is None and score is None and case.WhichOneof("outcome") == "score":
+        if mismatch is None and score is None and model.scores_apart and case.WhichOneof("outcome") == "score":
             mismatch = _run_without_explanation(case, model)
         if mismatch is not None:
             mismatches.append(mismatch)

@@ -53,6 +53,11 @@ class Model:
         if self._is_forest:
             self._score_session = _session(pruned(graph, self._outputs), threads, metadata.graph.file)
 
+    @property
+    def scores_apart(self) -> bool:
+        """Whether scores without explanation come from another graph than those with it."""
+        return self._score_session is not self._session
+
     def score(self, samples: Sequence[Sequence[float]], explain: Explain = Explain.ALWAYS) -> Verdicts:
         """Scores one request: the last sample (W1) or the last full window (W2).
 

@@ -1,7 +1,6 @@
 """ProtoJSON files, read strictly and written readably (rule A3)."""
 
 import json
-from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf import json_format
@@ -59,11 +58,6 @@ def dumps(message: Message) -> str:
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
     return _layout(_ordered(data, message.DESCRIPTOR), "") + "\n"
-
-
-def write(message: Message, path: Path) -> None:
-    """Writes `dumps(message)` as UTF-8."""
-    path.write_text(dumps(message), encoding="utf-8")
 
 
 def _ordered(data: dict[str, Any], descriptor: Descriptor) -> dict[str, Any]:

@@ -12,11 +12,11 @@ trap 'rm -rf "$tools"' EXIT
 mkdir -p "$out/sidecar/src" "$out/go-contract"
 "$python" -m grpc_tools.protoc -I proto \
   --python_out="$out/sidecar/src" --pyi_out="$out/sidecar/src" --grpc_python_out="$out/sidecar/src" \
-  proto/dwcp/anomaly/v1/*.proto proto/dwcp/onnx/v1/onnx.proto
+  proto/dwcp/anomaly/v1/*.proto proto/dwcp/oip/v2/inference.proto proto/dwcp/onnx/v1/onnx.proto
 # A schema without a service needs no service code.
-find "$out/sidecar/src/dwcp" -name '*_pb2_grpc.py' ! -name 'scoring_pb2_grpc.py' -delete
+find "$out/sidecar/src/dwcp" -name '*_pb2_grpc.py' ! -name 'scoring_pb2_grpc.py' ! -name 'inference_pb2_grpc.py' -delete
 "$python" -m grpc_tools.protoc -I proto \
   --plugin=protoc-gen-go="$tools/protoc-gen-go" --plugin=protoc-gen-go-grpc="$tools/protoc-gen-go-grpc" \
   --go_out="$out/go-contract" --go_opt=module=dwcp.internal/anomaly \
   --go-grpc_out="$out/go-contract" --go-grpc_opt=module=dwcp.internal/anomaly \
-  proto/dwcp/anomaly/v1/*.proto
+  proto/dwcp/anomaly/v1/*.proto proto/dwcp/oip/v2/inference.proto

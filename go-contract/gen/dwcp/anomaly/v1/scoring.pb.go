@@ -706,11 +706,470 @@ func (x *GetModelSetResponse) GetModels() []*ModelMetadata {
 	return nil
 }
 
+// What holds for all samples of a stream (rule ST1).
+type StreamSettings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Every sample is scored by each of them, in this order; at least one, none twice.
+	Detectors []Detector `protobuf:"varint,1,rep,packed,name=detectors,proto3,enum=dwcp.anomaly.v1.Detector" json:"detectors,omitempty"`
+	Explain   Explain    `protobuf:"varint,2,opt,name=explain,proto3,enum=dwcp.anomaly.v1.Explain" json:"explain,omitempty"`
+	// When set: the stream ends with MODEL_SET_MISMATCH as soon as another set is in use.
+	ModelSetId    string `protobuf:"bytes,3,opt,name=model_set_id,json=modelSetId,proto3" json:"model_set_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamSettings) Reset() {
+	*x = StreamSettings{}
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamSettings) ProtoMessage() {}
+
+func (x *StreamSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamSettings.ProtoReflect.Descriptor instead.
+func (*StreamSettings) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *StreamSettings) GetDetectors() []Detector {
+	if x != nil {
+		return x.Detectors
+	}
+	return nil
+}
+
+func (x *StreamSettings) GetExplain() Explain {
+	if x != nil {
+		return x.Explain
+	}
+	return Explain_EXPLAIN_UNSPECIFIED
+}
+
+func (x *StreamSettings) GetModelSetId() string {
+	if x != nil {
+		return x.ModelSetId
+	}
+	return ""
+}
+
+// One sample of one series.
+type StreamSample struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the series, for example a link; any text of at most 256 bytes. Each has a window of its own.
+	Series string `protobuf:"bytes,1,opt,name=series,proto3" json:"series,omitempty"`
+	// As many values as the schema has features, in its order.
+	Values []float64 `protobuf:"fixed64,2,rep,packed,name=values,proto3" json:"values,omitempty"`
+	// Forget the window first: there is a gap before this sample (rule ST4).
+	Restart       bool `protobuf:"varint,3,opt,name=restart,proto3" json:"restart,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamSample) Reset() {
+	*x = StreamSample{}
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamSample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamSample) ProtoMessage() {}
+
+func (x *StreamSample) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamSample.ProtoReflect.Descriptor instead.
+func (*StreamSample) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *StreamSample) GetSeries() string {
+	if x != nil {
+		return x.Series
+	}
+	return ""
+}
+
+func (x *StreamSample) GetValues() []float64 {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *StreamSample) GetRestart() bool {
+	if x != nil {
+		return x.Restart
+	}
+	return false
+}
+
+// Samples to score, oldest first within each series.
+type ScoreStreamRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the first request, and only there.
+	Settings *StreamSettings `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	// Whatever the client has at hand; one is fine, more cost less each.
+	Samples       []*StreamSample `protobuf:"bytes,2,rep,name=samples,proto3" json:"samples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScoreStreamRequest) Reset() {
+	*x = ScoreStreamRequest{}
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScoreStreamRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScoreStreamRequest) ProtoMessage() {}
+
+func (x *ScoreStreamRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScoreStreamRequest.ProtoReflect.Descriptor instead.
+func (*ScoreStreamRequest) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ScoreStreamRequest) GetSettings() *StreamSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *ScoreStreamRequest) GetSamples() []*StreamSample {
+	if x != nil {
+		return x.Samples
+	}
+	return nil
+}
+
+// What one detector says of one sample: a verdict, or why there is none.
+type StreamVerdict struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Outcome:
+	//
+	//	*StreamVerdict_Verdict
+	//	*StreamVerdict_Error
+	Outcome       isStreamVerdict_Outcome `protobuf_oneof:"outcome"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamVerdict) Reset() {
+	*x = StreamVerdict{}
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamVerdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamVerdict) ProtoMessage() {}
+
+func (x *StreamVerdict) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamVerdict.ProtoReflect.Descriptor instead.
+func (*StreamVerdict) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *StreamVerdict) GetOutcome() isStreamVerdict_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+func (x *StreamVerdict) GetVerdict() *Verdict {
+	if x != nil {
+		if x, ok := x.Outcome.(*StreamVerdict_Verdict); ok {
+			return x.Verdict
+		}
+	}
+	return nil
+}
+
+func (x *StreamVerdict) GetError() *ErrorInfo {
+	if x != nil {
+		if x, ok := x.Outcome.(*StreamVerdict_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isStreamVerdict_Outcome interface {
+	isStreamVerdict_Outcome()
+}
+
+type StreamVerdict_Verdict struct {
+	Verdict *Verdict `protobuf:"bytes,1,opt,name=verdict,proto3,oneof"`
+}
+
+type StreamVerdict_Error struct {
+	// WINDOW_TOO_SHORT, WRONG_WIDTH, NOT_FINITE or DETECTOR_UNAVAILABLE (rule ST5).
+	Error *ErrorInfo `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
+}
+
+func (*StreamVerdict_Verdict) isStreamVerdict_Outcome() {}
+
+func (*StreamVerdict_Error) isStreamVerdict_Outcome() {}
+
+// The answer to one sample.
+type StreamResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One per detector of the settings, in their order.
+	Verdicts      []*StreamVerdict `protobuf:"bytes,1,rep,name=verdicts,proto3" json:"verdicts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamResult) Reset() {
+	*x = StreamResult{}
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamResult) ProtoMessage() {}
+
+func (x *StreamResult) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamResult.ProtoReflect.Descriptor instead.
+func (*StreamResult) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *StreamResult) GetVerdicts() []*StreamVerdict {
+	if x != nil {
+		return x.Verdicts
+	}
+	return nil
+}
+
+// The answer to one ScoreStreamRequest.
+type ScoreStreamResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One per sample of the request, in order.
+	Results []*StreamResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	// Id of the model set that gave all scores of this answer (rule A1).
+	ModelSetId    string `protobuf:"bytes,2,opt,name=model_set_id,json=modelSetId,proto3" json:"model_set_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScoreStreamResponse) Reset() {
+	*x = ScoreStreamResponse{}
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScoreStreamResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScoreStreamResponse) ProtoMessage() {}
+
+func (x *ScoreStreamResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScoreStreamResponse.ProtoReflect.Descriptor instead.
+func (*ScoreStreamResponse) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ScoreStreamResponse) GetResults() []*StreamResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *ScoreStreamResponse) GetModelSetId() string {
+	if x != nil {
+		return x.ModelSetId
+	}
+	return ""
+}
+
+// Asks for a reload. The folder is the server's own; nobody can name another.
+type ReloadRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadRequest) Reset() {
+	*x = ReloadRequest{}
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadRequest) ProtoMessage() {}
+
+func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
+func (*ReloadRequest) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{13}
+}
+
+// What a reload led to. A refused set is an error of the call.
+type ReloadResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The set in use now.
+	ModelSetId string `protobuf:"bytes,1,opt,name=model_set_id,json=modelSetId,proto3" json:"model_set_id,omitempty"`
+	// Whether it is another one than before.
+	Changed       bool `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadResponse) Reset() {
+	*x = ReloadResponse{}
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadResponse) ProtoMessage() {}
+
+func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
+func (*ReloadResponse) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ReloadResponse) GetModelSetId() string {
+	if x != nil {
+		return x.ModelSetId
+	}
+	return ""
+}
+
+func (x *ReloadResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
 var File_dwcp_anomaly_v1_scoring_proto protoreflect.FileDescriptor
 
 const file_dwcp_anomaly_v1_scoring_proto_rawDesc = "" +
 	"\n" +
-	"\x1ddwcp/anomaly/v1/scoring.proto\x12\x0fdwcp.anomaly.v1\x1a\x1edwcp/anomaly/v1/features.proto\x1a\x1bdwcp/anomaly/v1/model.proto\"\xce\x01\n" +
+	"\x1ddwcp/anomaly/v1/scoring.proto\x12\x0fdwcp.anomaly.v1\x1a\x1cdwcp/anomaly/v1/errors.proto\x1a\x1edwcp/anomaly/v1/features.proto\x1a\x1bdwcp/anomaly/v1/model.proto\"\xce\x01\n" +
 	"\fScoreRequest\x125\n" +
 	"\bdetector\x18\x01 \x01(\x0e2\x19.dwcp.anomaly.v1.DetectorR\bdetector\x121\n" +
 	"\asamples\x18\x02 \x03(\v2\x17.dwcp.anomaly.v1.SampleR\asamples\x122\n" +
@@ -759,7 +1218,34 @@ const file_dwcp_anomaly_v1_scoring_proto_rawDesc = "" +
 	"\x13GetModelSetResponse\x12 \n" +
 	"\fmodel_set_id\x18\x01 \x01(\tR\n" +
 	"modelSetId\x126\n" +
-	"\x06models\x18\x02 \x03(\v2\x1e.dwcp.anomaly.v1.ModelMetadataR\x06models*W\n" +
+	"\x06models\x18\x02 \x03(\v2\x1e.dwcp.anomaly.v1.ModelMetadataR\x06models\"\x9f\x01\n" +
+	"\x0eStreamSettings\x127\n" +
+	"\tdetectors\x18\x01 \x03(\x0e2\x19.dwcp.anomaly.v1.DetectorR\tdetectors\x122\n" +
+	"\aexplain\x18\x02 \x01(\x0e2\x18.dwcp.anomaly.v1.ExplainR\aexplain\x12 \n" +
+	"\fmodel_set_id\x18\x03 \x01(\tR\n" +
+	"modelSetId\"X\n" +
+	"\fStreamSample\x12\x16\n" +
+	"\x06series\x18\x01 \x01(\tR\x06series\x12\x16\n" +
+	"\x06values\x18\x02 \x03(\x01R\x06values\x12\x18\n" +
+	"\arestart\x18\x03 \x01(\bR\arestart\"\x8a\x01\n" +
+	"\x12ScoreStreamRequest\x12;\n" +
+	"\bsettings\x18\x01 \x01(\v2\x1f.dwcp.anomaly.v1.StreamSettingsR\bsettings\x127\n" +
+	"\asamples\x18\x02 \x03(\v2\x1d.dwcp.anomaly.v1.StreamSampleR\asamples\"\x84\x01\n" +
+	"\rStreamVerdict\x124\n" +
+	"\averdict\x18\x01 \x01(\v2\x18.dwcp.anomaly.v1.VerdictH\x00R\averdict\x122\n" +
+	"\x05error\x18\x02 \x01(\v2\x1a.dwcp.anomaly.v1.ErrorInfoH\x00R\x05errorB\t\n" +
+	"\aoutcome\"J\n" +
+	"\fStreamResult\x12:\n" +
+	"\bverdicts\x18\x01 \x03(\v2\x1e.dwcp.anomaly.v1.StreamVerdictR\bverdicts\"p\n" +
+	"\x13ScoreStreamResponse\x127\n" +
+	"\aresults\x18\x01 \x03(\v2\x1d.dwcp.anomaly.v1.StreamResultR\aresults\x12 \n" +
+	"\fmodel_set_id\x18\x02 \x01(\tR\n" +
+	"modelSetId\"\x0f\n" +
+	"\rReloadRequest\"L\n" +
+	"\x0eReloadResponse\x12 \n" +
+	"\fmodel_set_id\x18\x01 \x01(\tR\n" +
+	"modelSetId\x12\x18\n" +
+	"\achanged\x18\x02 \x01(\bR\achanged*W\n" +
 	"\x05Level\x12\x15\n" +
 	"\x11LEVEL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fLEVEL_NORMAL\x10\x01\x12\x11\n" +
@@ -773,12 +1259,15 @@ const file_dwcp_anomaly_v1_scoring_proto_rawDesc = "" +
 	"\vBatchLayout\x12\x1c\n" +
 	"\x18BATCH_LAYOUT_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14BATCH_LAYOUT_WINDOWS\x10\x01\x12\x17\n" +
-	"\x13BATCH_LAYOUT_SERIES\x10\x022\x89\x02\n" +
+	"\x13BATCH_LAYOUT_SERIES\x10\x022\xe7\x02\n" +
 	"\x0eScoringService\x12F\n" +
 	"\x05Score\x12\x1d.dwcp.anomaly.v1.ScoreRequest\x1a\x1e.dwcp.anomaly.v1.ScoreResponse\x12U\n" +
 	"\n" +
-	"ScoreBatch\x12\".dwcp.anomaly.v1.ScoreBatchRequest\x1a#.dwcp.anomaly.v1.ScoreBatchResponse\x12X\n" +
-	"\vGetModelSet\x12#.dwcp.anomaly.v1.GetModelSetRequest\x1a$.dwcp.anomaly.v1.GetModelSetResponseB5Z3dwcp.internal/anomaly/gen/dwcp/anomaly/v1;anomalyv1b\x06proto3"
+	"ScoreBatch\x12\".dwcp.anomaly.v1.ScoreBatchRequest\x1a#.dwcp.anomaly.v1.ScoreBatchResponse\x12\\\n" +
+	"\vScoreStream\x12#.dwcp.anomaly.v1.ScoreStreamRequest\x1a$.dwcp.anomaly.v1.ScoreStreamResponse(\x010\x01\x12X\n" +
+	"\vGetModelSet\x12#.dwcp.anomaly.v1.GetModelSetRequest\x1a$.dwcp.anomaly.v1.GetModelSetResponse2^\n" +
+	"\x11OperationsService\x12I\n" +
+	"\x06Reload\x12\x1e.dwcp.anomaly.v1.ReloadRequest\x1a\x1f.dwcp.anomaly.v1.ReloadResponseB5Z3dwcp.internal/anomaly/gen/dwcp/anomaly/v1;anomalyv1b\x06proto3"
 
 var (
 	file_dwcp_anomaly_v1_scoring_proto_rawDescOnce sync.Once
@@ -793,7 +1282,7 @@ func file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP() []byte {
 }
 
 var file_dwcp_anomaly_v1_scoring_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_dwcp_anomaly_v1_scoring_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_dwcp_anomaly_v1_scoring_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_dwcp_anomaly_v1_scoring_proto_goTypes = []any{
 	(Level)(0),                  // 0: dwcp.anomaly.v1.Level
 	(Explain)(0),                // 1: dwcp.anomaly.v1.Explain
@@ -805,32 +1294,53 @@ var file_dwcp_anomaly_v1_scoring_proto_goTypes = []any{
 	(*ScoreBatchResponse)(nil),  // 7: dwcp.anomaly.v1.ScoreBatchResponse
 	(*GetModelSetRequest)(nil),  // 8: dwcp.anomaly.v1.GetModelSetRequest
 	(*GetModelSetResponse)(nil), // 9: dwcp.anomaly.v1.GetModelSetResponse
-	(Detector)(0),               // 10: dwcp.anomaly.v1.Detector
-	(*Sample)(nil),              // 11: dwcp.anomaly.v1.Sample
-	(*ModelMetadata)(nil),       // 12: dwcp.anomaly.v1.ModelMetadata
+	(*StreamSettings)(nil),      // 10: dwcp.anomaly.v1.StreamSettings
+	(*StreamSample)(nil),        // 11: dwcp.anomaly.v1.StreamSample
+	(*ScoreStreamRequest)(nil),  // 12: dwcp.anomaly.v1.ScoreStreamRequest
+	(*StreamVerdict)(nil),       // 13: dwcp.anomaly.v1.StreamVerdict
+	(*StreamResult)(nil),        // 14: dwcp.anomaly.v1.StreamResult
+	(*ScoreStreamResponse)(nil), // 15: dwcp.anomaly.v1.ScoreStreamResponse
+	(*ReloadRequest)(nil),       // 16: dwcp.anomaly.v1.ReloadRequest
+	(*ReloadResponse)(nil),      // 17: dwcp.anomaly.v1.ReloadResponse
+	(Detector)(0),               // 18: dwcp.anomaly.v1.Detector
+	(*Sample)(nil),              // 19: dwcp.anomaly.v1.Sample
+	(*ModelMetadata)(nil),       // 20: dwcp.anomaly.v1.ModelMetadata
+	(*ErrorInfo)(nil),           // 21: dwcp.anomaly.v1.ErrorInfo
 }
 var file_dwcp_anomaly_v1_scoring_proto_depIdxs = []int32{
-	10, // 0: dwcp.anomaly.v1.ScoreRequest.detector:type_name -> dwcp.anomaly.v1.Detector
-	11, // 1: dwcp.anomaly.v1.ScoreRequest.samples:type_name -> dwcp.anomaly.v1.Sample
+	18, // 0: dwcp.anomaly.v1.ScoreRequest.detector:type_name -> dwcp.anomaly.v1.Detector
+	19, // 1: dwcp.anomaly.v1.ScoreRequest.samples:type_name -> dwcp.anomaly.v1.Sample
 	1,  // 2: dwcp.anomaly.v1.ScoreRequest.explain:type_name -> dwcp.anomaly.v1.Explain
 	0,  // 3: dwcp.anomaly.v1.Verdict.level:type_name -> dwcp.anomaly.v1.Level
 	4,  // 4: dwcp.anomaly.v1.ScoreResponse.verdict:type_name -> dwcp.anomaly.v1.Verdict
-	10, // 5: dwcp.anomaly.v1.ScoreBatchRequest.detector:type_name -> dwcp.anomaly.v1.Detector
+	18, // 5: dwcp.anomaly.v1.ScoreBatchRequest.detector:type_name -> dwcp.anomaly.v1.Detector
 	2,  // 6: dwcp.anomaly.v1.ScoreBatchRequest.layout:type_name -> dwcp.anomaly.v1.BatchLayout
 	1,  // 7: dwcp.anomaly.v1.ScoreBatchRequest.explain:type_name -> dwcp.anomaly.v1.Explain
 	0,  // 8: dwcp.anomaly.v1.ScoreBatchResponse.levels:type_name -> dwcp.anomaly.v1.Level
-	12, // 9: dwcp.anomaly.v1.GetModelSetResponse.models:type_name -> dwcp.anomaly.v1.ModelMetadata
-	3,  // 10: dwcp.anomaly.v1.ScoringService.Score:input_type -> dwcp.anomaly.v1.ScoreRequest
-	6,  // 11: dwcp.anomaly.v1.ScoringService.ScoreBatch:input_type -> dwcp.anomaly.v1.ScoreBatchRequest
-	8,  // 12: dwcp.anomaly.v1.ScoringService.GetModelSet:input_type -> dwcp.anomaly.v1.GetModelSetRequest
-	5,  // 13: dwcp.anomaly.v1.ScoringService.Score:output_type -> dwcp.anomaly.v1.ScoreResponse
-	7,  // 14: dwcp.anomaly.v1.ScoringService.ScoreBatch:output_type -> dwcp.anomaly.v1.ScoreBatchResponse
-	9,  // 15: dwcp.anomaly.v1.ScoringService.GetModelSet:output_type -> dwcp.anomaly.v1.GetModelSetResponse
-	13, // [13:16] is the sub-list for method output_type
-	10, // [10:13] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	20, // 9: dwcp.anomaly.v1.GetModelSetResponse.models:type_name -> dwcp.anomaly.v1.ModelMetadata
+	18, // 10: dwcp.anomaly.v1.StreamSettings.detectors:type_name -> dwcp.anomaly.v1.Detector
+	1,  // 11: dwcp.anomaly.v1.StreamSettings.explain:type_name -> dwcp.anomaly.v1.Explain
+	10, // 12: dwcp.anomaly.v1.ScoreStreamRequest.settings:type_name -> dwcp.anomaly.v1.StreamSettings
+	11, // 13: dwcp.anomaly.v1.ScoreStreamRequest.samples:type_name -> dwcp.anomaly.v1.StreamSample
+	4,  // 14: dwcp.anomaly.v1.StreamVerdict.verdict:type_name -> dwcp.anomaly.v1.Verdict
+	21, // 15: dwcp.anomaly.v1.StreamVerdict.error:type_name -> dwcp.anomaly.v1.ErrorInfo
+	13, // 16: dwcp.anomaly.v1.StreamResult.verdicts:type_name -> dwcp.anomaly.v1.StreamVerdict
+	14, // 17: dwcp.anomaly.v1.ScoreStreamResponse.results:type_name -> dwcp.anomaly.v1.StreamResult
+	3,  // 18: dwcp.anomaly.v1.ScoringService.Score:input_type -> dwcp.anomaly.v1.ScoreRequest
+	6,  // 19: dwcp.anomaly.v1.ScoringService.ScoreBatch:input_type -> dwcp.anomaly.v1.ScoreBatchRequest
+	12, // 20: dwcp.anomaly.v1.ScoringService.ScoreStream:input_type -> dwcp.anomaly.v1.ScoreStreamRequest
+	8,  // 21: dwcp.anomaly.v1.ScoringService.GetModelSet:input_type -> dwcp.anomaly.v1.GetModelSetRequest
+	16, // 22: dwcp.anomaly.v1.OperationsService.Reload:input_type -> dwcp.anomaly.v1.ReloadRequest
+	5,  // 23: dwcp.anomaly.v1.ScoringService.Score:output_type -> dwcp.anomaly.v1.ScoreResponse
+	7,  // 24: dwcp.anomaly.v1.ScoringService.ScoreBatch:output_type -> dwcp.anomaly.v1.ScoreBatchResponse
+	15, // 25: dwcp.anomaly.v1.ScoringService.ScoreStream:output_type -> dwcp.anomaly.v1.ScoreStreamResponse
+	9,  // 26: dwcp.anomaly.v1.ScoringService.GetModelSet:output_type -> dwcp.anomaly.v1.GetModelSetResponse
+	17, // 27: dwcp.anomaly.v1.OperationsService.Reload:output_type -> dwcp.anomaly.v1.ReloadResponse
+	23, // [23:28] is the sub-list for method output_type
+	18, // [18:23] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_dwcp_anomaly_v1_scoring_proto_init() }
@@ -838,18 +1348,23 @@ func file_dwcp_anomaly_v1_scoring_proto_init() {
 	if File_dwcp_anomaly_v1_scoring_proto != nil {
 		return
 	}
+	file_dwcp_anomaly_v1_errors_proto_init()
 	file_dwcp_anomaly_v1_features_proto_init()
 	file_dwcp_anomaly_v1_model_proto_init()
 	file_dwcp_anomaly_v1_scoring_proto_msgTypes[1].OneofWrappers = []any{}
+	file_dwcp_anomaly_v1_scoring_proto_msgTypes[10].OneofWrappers = []any{
+		(*StreamVerdict_Verdict)(nil),
+		(*StreamVerdict_Error)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dwcp_anomaly_v1_scoring_proto_rawDesc), len(file_dwcp_anomaly_v1_scoring_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   7,
+			NumMessages:   15,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_dwcp_anomaly_v1_scoring_proto_goTypes,
 		DependencyIndexes: file_dwcp_anomaly_v1_scoring_proto_depIdxs,

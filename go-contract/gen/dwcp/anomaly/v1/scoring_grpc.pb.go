@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ScoringService_Score_FullMethodName       = "/dwcp.anomaly.v1.ScoringService/Score"
 	ScoringService_ScoreBatch_FullMethodName  = "/dwcp.anomaly.v1.ScoringService/ScoreBatch"
+	ScoringService_ScoreStream_FullMethodName = "/dwcp.anomaly.v1.ScoringService/ScoreStream"
 	ScoringService_GetModelSet_FullMethodName = "/dwcp.anomaly.v1.ScoringService/GetModelSet"
 )
 
@@ -39,6 +40,9 @@ type ScoringServiceClient interface {
 	Score(ctx context.Context, in *ScoreRequest, opts ...grpc.CallOption) (*ScoreResponse, error)
 	// Scores many samples or windows at once, to the same bits as Score.
 	ScoreBatch(ctx context.Context, in *ScoreBatchRequest, opts ...grpc.CallOption) (*ScoreBatchResponse, error)
+	// Scores samples as they come, one answer per request, in order. The server keeps the window of every series, so that a
+	// client sends each sample once (rules ST1 to ST8).
+	ScoreStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ScoreStreamRequest, ScoreStreamResponse], error)
 	// Says which model set is in use.
 	GetModelSet(ctx context.Context, in *GetModelSetRequest, opts ...grpc.CallOption) (*GetModelSetResponse, error)
 }
@@ -71,6 +75,19 @@ func (c *scoringServiceClient) ScoreBatch(ctx context.Context, in *ScoreBatchReq
 	return out, nil
 }
 
+func (c *scoringServiceClient) ScoreStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ScoreStreamRequest, ScoreStreamResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ScoringService_ServiceDesc.Streams[0], ScoringService_ScoreStream_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ScoreStreamRequest, ScoreStreamResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ScoringService_ScoreStreamClient = grpc.BidiStreamingClient[ScoreStreamRequest, ScoreStreamResponse]
+
 func (c *scoringServiceClient) GetModelSet(ctx context.Context, in *GetModelSetRequest, opts ...grpc.CallOption) (*GetModelSetResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetModelSetResponse)
@@ -94,6 +111,9 @@ type ScoringServiceServer interface {
 	Score(context.Context, *ScoreRequest) (*ScoreResponse, error)
 	// Scores many samples or windows at once, to the same bits as Score.
 	ScoreBatch(context.Context, *ScoreBatchRequest) (*ScoreBatchResponse, error)
+	// Scores samples as they come, one answer per request, in order. The server keeps the window of every series, so that a
+	// client sends each sample once (rules ST1 to ST8).
+	ScoreStream(grpc.BidiStreamingServer[ScoreStreamRequest, ScoreStreamResponse]) error
 	// Says which model set is in use.
 	GetModelSet(context.Context, *GetModelSetRequest) (*GetModelSetResponse, error)
 	mustEmbedUnimplementedScoringServiceServer()
@@ -111,6 +131,9 @@ func (UnimplementedScoringServiceServer) Score(context.Context, *ScoreRequest) (
 }
 func (UnimplementedScoringServiceServer) ScoreBatch(context.Context, *ScoreBatchRequest) (*ScoreBatchResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method ScoreBatch not implemented")
+}
+func (UnimplementedScoringServiceServer) ScoreStream(grpc.BidiStreamingServer[ScoreStreamRequest, ScoreStreamResponse]) error {
+	return status.Errorf(codes.Unimplemented, "method ScoreStream not implemented")
 }
 func (UnimplementedScoringServiceServer) GetModelSet(context.Context, *GetModelSetRequest) (*GetModelSetResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method GetModelSet not implemented")
@@ -172,6 +195,13 @@ func _ScoringService_ScoreBatch_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ScoringService_ScoreStream_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ScoringServiceServer).ScoreStream(&grpc.GenericServerStream[ScoreStreamRequest, ScoreStreamResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ScoringService_ScoreStreamServer = grpc.BidiStreamingServer[ScoreStreamRequest, ScoreStreamResponse]
+
 func _ScoringService_GetModelSet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetModelSetRequest)
 	if err := dec(in); err != nil {
@@ -208,6 +238,121 @@ var ScoringService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetModelSet",
 			Handler:    _ScoringService_GetModelSet_Handler,
+		},
+	},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ScoreStream",
+			Handler:       _ScoringService_ScoreStream_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
+	Metadata: "dwcp/anomaly/v1/scoring.proto",
+}
+
+const (
+	OperationsService_Reload_FullMethodName = "/dwcp.anomaly.v1.OperationsService/Reload"
+)
+
+// OperationsServiceClient is the client API for OperationsService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// What an operator asks of a running server, apart from the scores so that a proxy can keep it to those who may.
+type OperationsServiceClient interface {
+	// Opens the model set that the server's folder holds now, and puts it in the place of the live one (rules R1 to R6).
+	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
+}
+
+type operationsServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewOperationsServiceClient(cc grpc.ClientConnInterface) OperationsServiceClient {
+	return &operationsServiceClient{cc}
+}
+
+func (c *operationsServiceClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReloadResponse)
+	err := c.cc.Invoke(ctx, OperationsService_Reload_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// OperationsServiceServer is the server API for OperationsService service.
+// All implementations must embed UnimplementedOperationsServiceServer
+// for forward compatibility.
+//
+// What an operator asks of a running server, apart from the scores so that a proxy can keep it to those who may.
+type OperationsServiceServer interface {
+	// Opens the model set that the server's folder holds now, and puts it in the place of the live one (rules R1 to R6).
+	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
+	mustEmbedUnimplementedOperationsServiceServer()
+}
+
+// UnimplementedOperationsServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedOperationsServiceServer struct{}
+
+func (UnimplementedOperationsServiceServer) Reload(context.Context, *ReloadRequest) (*ReloadResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Reload not implemented")
+}
+func (UnimplementedOperationsServiceServer) mustEmbedUnimplementedOperationsServiceServer() {}
+func (UnimplementedOperationsServiceServer) testEmbeddedByValue()                           {}
+
+// UnsafeOperationsServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to OperationsServiceServer will
+// result in compilation errors.
+type UnsafeOperationsServiceServer interface {
+	mustEmbedUnimplementedOperationsServiceServer()
+}
+
+func RegisterOperationsServiceServer(s grpc.ServiceRegistrar, srv OperationsServiceServer) {
+	// If the following call pancis, it indicates UnimplementedOperationsServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&OperationsService_ServiceDesc, srv)
+}
+
+func _OperationsService_Reload_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReloadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperationsServiceServer).Reload(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperationsService_Reload_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperationsServiceServer).Reload(ctx, req.(*ReloadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// OperationsService_ServiceDesc is the grpc.ServiceDesc for OperationsService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var OperationsService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "dwcp.anomaly.v1.OperationsService",
+	HandlerType: (*OperationsServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Reload",
+			Handler:    _OperationsService_Reload_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

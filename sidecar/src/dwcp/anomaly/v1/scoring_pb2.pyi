@@ -1,3 +1,4 @@
+from dwcp.anomaly.v1 import errors_pb2 as _errors_pb2
 from dwcp.anomaly.v1 import features_pb2 as _features_pb2
 from dwcp.anomaly.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
@@ -129,3 +130,65 @@ class GetModelSetResponse(_message.Message):
     model_set_id: str
     models: _containers.RepeatedCompositeFieldContainer[_model_pb2.ModelMetadata]
     def __init__(self, model_set_id: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_model_pb2.ModelMetadata, _Mapping]]] = ...) -> None: ...
+
+class StreamSettings(_message.Message):
+    __slots__ = ("detectors", "explain", "model_set_id")
+    DETECTORS_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    MODEL_SET_ID_FIELD_NUMBER: _ClassVar[int]
+    detectors: _containers.RepeatedScalarFieldContainer[_model_pb2.Detector]
+    explain: Explain
+    model_set_id: str
+    def __init__(self, detectors: _Optional[_Iterable[_Union[_model_pb2.Detector, str]]] = ..., explain: _Optional[_Union[Explain, str]] = ..., model_set_id: _Optional[str] = ...) -> None: ...
+
+class StreamSample(_message.Message):
+    __slots__ = ("series", "values", "restart")
+    SERIES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    RESTART_FIELD_NUMBER: _ClassVar[int]
+    series: str
+    values: _containers.RepeatedScalarFieldContainer[float]
+    restart: bool
+    def __init__(self, series: _Optional[str] = ..., values: _Optional[_Iterable[float]] = ..., restart: _Optional[bool] = ...) -> None: ...
+
+class ScoreStreamRequest(_message.Message):
+    __slots__ = ("settings", "samples")
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    settings: StreamSettings
+    samples: _containers.RepeatedCompositeFieldContainer[StreamSample]
+    def __init__(self, settings: _Optional[_Union[StreamSettings, _Mapping]] = ..., samples: _Optional[_Iterable[_Union[StreamSample, _Mapping]]] = ...) -> None: ...
+
+class StreamVerdict(_message.Message):
+    __slots__ = ("verdict", "error")
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    verdict: Verdict
+    error: _errors_pb2.ErrorInfo
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., error: _Optional[_Union[_errors_pb2.ErrorInfo, _Mapping]] = ...) -> None: ...
+
+class StreamResult(_message.Message):
+    __slots__ = ("verdicts",)
+    VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    verdicts: _containers.RepeatedCompositeFieldContainer[StreamVerdict]
+    def __init__(self, verdicts: _Optional[_Iterable[_Union[StreamVerdict, _Mapping]]] = ...) -> None: ...
+
+class ScoreStreamResponse(_message.Message):
+    __slots__ = ("results", "model_set_id")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_SET_ID_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[StreamResult]
+    model_set_id: str
+    def __init__(self, results: _Optional[_Iterable[_Union[StreamResult, _Mapping]]] = ..., model_set_id: _Optional[str] = ...) -> None: ...
+
+class ReloadRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReloadResponse(_message.Message):
+    __slots__ = ("model_set_id", "changed")
+    MODEL_SET_ID_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    model_set_id: str
+    changed: bool
+    def __init__(self, model_set_id: _Optional[str] = ..., changed: _Optional[bool] = ...) -> None: ...

@@ -48,6 +48,11 @@ class ScoringServiceStub:
                 request_serializer=dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ScoreBatchRequest.SerializeToString,
                 response_deserializer=dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ScoreBatchResponse.FromString,
                 _registered_method=True)
+        self.ScoreStream = channel.stream_stream(
+                '/dwcp.anomaly.v1.ScoringService/ScoreStream',
+                request_serializer=dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ScoreStreamRequest.SerializeToString,
+                response_deserializer=dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ScoreStreamResponse.FromString,
+                _registered_method=True)
         self.GetModelSet = channel.unary_unary(
                 '/dwcp.anomaly.v1.ScoringService/GetModelSet',
                 request_serializer=dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.GetModelSetRequest.SerializeToString,
@@ -76,6 +81,14 @@ class ScoringServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScoreStream(self, request_iterator, context):
+        """Scores samples as they come, one answer per request, in order. The server keeps the window of every series, so that a
+        client sends each sample once (rules ST1 to ST8).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetModelSet(self, request, context):
         """Says which model set is in use.
         """
@@ -95,6 +108,11 @@ def add_ScoringServiceServicer_to_server(servicer, server):
                     servicer.ScoreBatch,
                     request_deserializer=dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ScoreBatchRequest.FromString,
                     response_serializer=dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ScoreBatchResponse.SerializeToString,
+            ),
+            'ScoreStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ScoreStream,
+                    request_deserializer=dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ScoreStreamRequest.FromString,
+                    response_serializer=dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ScoreStreamResponse.SerializeToString,
             ),
             'GetModelSet': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModelSet,
@@ -171,6 +189,33 @@ class ScoringService:
             _registered_method=True)
 
     @staticmethod
+    def ScoreStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/dwcp.anomaly.v1.ScoringService/ScoreStream',
+            dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ScoreStreamRequest.SerializeToString,
+            dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ScoreStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetModelSet(request,
             target,
             options=(),
@@ -187,6 +232,82 @@ class ScoringService:
             '/dwcp.anomaly.v1.ScoringService/GetModelSet',
             dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.GetModelSetRequest.SerializeToString,
             dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.GetModelSetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class OperationsServiceStub:
+    """What an operator asks of a running server, apart from the scores so that a proxy can keep it to those who may.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Reload = channel.unary_unary(
+                '/dwcp.anomaly.v1.OperationsService/Reload',
+                request_serializer=dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ReloadRequest.SerializeToString,
+                response_deserializer=dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ReloadResponse.FromString,
+                _registered_method=True)
+
+
+class OperationsServiceServicer:
+    """What an operator asks of a running server, apart from the scores so that a proxy can keep it to those who may.
+    """
+
+    def Reload(self, request, context):
+        """Opens the model set that the server's folder holds now, and puts it in the place of the live one (rules R1 to R6).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_OperationsServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Reload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reload,
+                    request_deserializer=dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ReloadRequest.FromString,
+                    response_serializer=dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ReloadResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dwcp.anomaly.v1.OperationsService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dwcp.anomaly.v1.OperationsService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class OperationsService:
+    """What an operator asks of a running server, apart from the scores so that a proxy can keep it to those who may.
+    """
+
+    @staticmethod
+    def Reload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dwcp.anomaly.v1.OperationsService/Reload',
+            dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ReloadRequest.SerializeToString,
+            dwcp_dot_anomaly_dot_v1_dot_scoring__pb2.ReloadResponse.FromString,
             options,
             channel_credentials,
             insecure,

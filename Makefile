@@ -22,17 +22,21 @@ help: ## Show this list
 .PHONY: setup
 setup: $(VENV)/.ready ## Create .venv with everything that is needed (the other targets do it by themselves)
 
-$(VENV)/.ready: requirements/dev.txt sidecar/pyproject.toml training/pyproject.toml
+$(VENV)/.ready: requirements/dev.txt requirements/tritonclient.txt sidecar/pyproject.toml training/pyproject.toml
 	@echo "Setting up $(VENV); the first time downloads about 700 MB."
 	@test -x $(PY) || python3 -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e sidecar -e training
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --upgrade \
+	  --target $(VENV)/tritonclient -r requirements/tritonclient.txt
 	@touch $@
 
 .PHONY: lock
 lock: ## Write requirements/*.txt anew from requirements/*.in (needs uv)
 	@for name in serve train dev; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header requirements/$$name.in -o requirements/$$name.txt; done
+	@uv pip compile --quiet --no-deps --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header requirements/tritonclient.in -o requirements/tritonclient.txt
 
 # --- the main job ---
 
@@ -84,12 +88,20 @@ test-arm64: $(VENV)/.ready ## Go vectors under qemu-user, where the compiler fus
 	@bash tests/arm64/run.sh
 
 .PHONY: fuzz
-fuzz: $(VENV)/.ready ## Go fuzz tests, a minute each
+fuzz: $(VENV)/.ready ## Fuzz tests of Go and Python, a minute each
 	@bash tests/fuzz/run.sh
+
+.PHONY: soak
+soak: $(VENV)/.ready ## Ten minutes of everything at once for every sidecar: no wrong score, no growing memory
+	@$(PY) -m tests.faults.soak
 
 .PHONY: bench
 bench: $(VENV)/.ready ## Measure: graphs against other exporters, Go scorers, training, memory
 	@$(PY) tests/bench/bench.py
+
+.PHONY: extras
+extras: ## Fetch Prometheus for the tests of deploy/ (Debian's package, unpacked in build/extras; needs no root)
+	@bash tests/deploy/extras.sh
 
 # --- generated code ---
 

@@ -15,8 +15,7 @@ import (
 // errorDomain is the domain of google.rpc.ErrorInfo (rule E4).
 const errorDomain = "dwcp.anomaly"
 
-// statusCodes is the one table from the contract's codes to gRPC (rule E4). The way back needs none: ErrorInfo has the name. The
-// codes of model sets are not here: a server that is up has a good one.
+// statusCodes is the one table from the contract's codes to gRPC (rule E4). The way back needs none: ErrorInfo has the name.
 var statusCodes = map[Code]codes.Code{
 	CodeInvalidRequest:      codes.InvalidArgument,
 	CodeUnknownDetector:     codes.InvalidArgument,
@@ -28,6 +27,13 @@ var statusCodes = map[Code]codes.Code{
 	CodeWindowTooShort:      codes.InvalidArgument,
 	CodeBatchTooLarge:       codes.InvalidArgument,
 	CodeModelSetMismatch:    codes.FailedPrecondition,
+	CodeManifestMissing:     codes.FailedPrecondition,
+	CodeMetadataInvalid:     codes.FailedPrecondition,
+	CodeSchemaFromFuture:    codes.FailedPrecondition,
+	CodeFileMissing:         codes.FailedPrecondition,
+	CodeDigestMismatch:      codes.FailedPrecondition,
+	CodeGraphInvalid:        codes.FailedPrecondition,
+	CodeGoldenMismatch:      codes.FailedPrecondition,
 	CodeInternal:            codes.Internal,
 }
 

@@ -97,9 +97,9 @@ func TestFallsBackAndSaysSo(t *testing.T) {
 		address string
 		because string
 	}{
-		"nobody there": {"unix://" + filepath.Join(t.TempDir(), "none"), "INTERNAL"},
-		"too slow":     {serve(t, &recorder{id: referenceID(t), delay: time.Second}), "INTERNAL"},
-		"another set":  {serve(t, &recorder{id: "other"}), ""},
+		"nobody there": {"unix://" + filepath.Join(t.TempDir(), "none"), "UNAVAILABLE"},
+		"too slow":     {serve(t, &recorder{id: referenceID(t), delay: time.Second}), "DEADLINE_EXCEEDED"},
+		"another set":  {serve(t, &recorder{id: "other"}), "MODEL_SET_MISMATCH"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, err := NewIsolationForestModel(referenceSet, nil)

@@ -1,7 +1,7 @@
 """Measures what the project promises, in one run, as ratios of medians over paired rounds.
 
-    python tests/bench/bench.py                 # everything, some ten minutes
-    python tests/bench/bench.py --only graphs   # one part: graphs, go, sidecar, training
+    python tests/bench/bench.py                  # everything, some twenty minutes
+    python tests/bench/bench.py --only graphs    # one part: graphs, go, sidecar, training, serving
 
 Prints a table with each bar and whether it was met, and writes build/bench.json.
 """
@@ -222,7 +222,17 @@ def training(arguments: argparse.Namespace) -> list[Result]:
     ]
 
 
-PARTS = {"graphs": graphs, "go": go, "sidecar": sidecar, "training": training}
+def serving(arguments: argparse.Namespace) -> list[Result]:
+    """Both sidecars, a plain server, an echo server, in-process scoring and other model servers; see README.md."""
+    times = ["--rounds", str(arguments.rounds), "--seconds", str(arguments.seconds)]
+    done = subprocess.run([sys.executable, "-m", "tests.bench.serving", *times], cwd=ROOT)
+    if done.returncode not in (0, 1):  # 1: a bar was missed
+        raise SystemExit("the serving benchmark failed")
+    bars = json.loads((ROOT / "build/serving.json").read_text())["bars"]
+    return [Result(**bar) for bar in bars]
+
+
+PARTS = {"graphs": graphs, "go": go, "sidecar": sidecar, "training": training, "serving": serving}
 
 
 def main() -> int:
@@ -234,6 +244,8 @@ def main() -> int:
     parser.add_argument(
         "--epochs", type=int, default=50, help="epochs of the training comparison (default 50, the seed's)"
     )
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of the serving benchmark (default 5)")
+    parser.add_argument("--seconds", type=float, default=0.8, help="seconds of each of its measurements (default 0.8)")
     arguments = parser.parse_args()
     console = Console(width=160)
     results: list[Result] = []

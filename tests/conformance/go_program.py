@@ -1,4 +1,4 @@
-"""Builds and finds the Go executor `contract-score`."""
+"""Builds and finds the Go programs that tests run."""
 
 import os
 import re
@@ -43,6 +43,14 @@ def contract_score(backend: str) -> Path:
     native = backend != "onnxruntime"
     program = BUILD / ("contract-score" if native else "contract-score-onnxruntime")
     build("./cmd/contract-score", program, tags="" if native else "onnxruntime", CGO_ENABLED="0" if native else "1")
+    return program
+
+
+@cache
+def sidecar() -> Path:
+    """Path of `dwcp-sidecar-go`, built on first use. Raises BuildError."""
+    program = BUILD / "dwcp-sidecar-go"
+    build("./cmd/dwcp-sidecar-go", program, CGO_ENABLED="0")
     return program
 
 

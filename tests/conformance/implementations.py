@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from dwcp_sidecar.requests import RequestError, answer, answer_error, parse_requ
 from dwcp_sidecar.verdicts import Explain
 from tests.conformance.go_program import GO_FOLDER, ROOT, contract_score
 from tests.conformance.server import COMMAND
+from tests.conformance.streams import StreamingSidecar
 
 _START_SECONDS = 120
 _LINE_SECONDS = 0.02
@@ -150,23 +151,36 @@ def _go(backend: str, models: Path, *, threads: bool, extra: tuple[str, ...] = (
     return Program(f"go-{backend}", threads, command, GO_FOLDER)
 
 
-BUILDERS: dict[str, Any] = {
-    "python-core": lambda models, address: PythonCore(models),
-    "python-lines": lambda models, address: Program("python-lines", True, (COMMAND, "score", "--models", models)),
-    "sidecar": lambda models, address: Program(
-        "sidecar", False, (COMMAND, "score", "--models", models, "--address", address)
-    ),
-    "go-native": lambda models, address: _go("native", models, threads=True),
-    "go-onnxruntime": lambda models, address: _go("onnxruntime", models, threads=True),
-    "go-sidecar": lambda models, address: _go("sidecar", models, threads=True, extra=("--address", address)),
+BUILDERS: dict[str, Callable[[Path, Mapping[str, str]], Implementation]] = {
+    "python-core": lambda models, servers: PythonCore(models),
+    "python-lines": lambda models, servers: Program("python-lines", True, (COMMAND, "score", "--models", models)),
+    "sidecar": lambda models, servers: _asked("sidecar", models, servers["python"]),
+    "sidecar-stream": lambda models, servers: StreamingSidecar("sidecar-stream", models, servers["python"]),
+    "sidecar-go": lambda models, servers: _asked("sidecar-go", models, servers["go"]),
+    "sidecar-go-stream": lambda models, servers: StreamingSidecar("sidecar-go-stream", models, servers["go"]),
+    "go-native": lambda models, servers: _go("native", models, threads=True),
+    "go-onnxruntime": lambda models, servers: _go("onnxruntime", models, threads=True),
+    "go-sidecar": lambda models, servers: _go("sidecar", models, threads=True, extra=("--address", servers["python"])),
 }
-"""Name to what makes the adapter from the folder of the models and the address of a running sidecar. The `sidecar` ones
-call Score at batch 1 and ScoreBatch above."""
+"""Name to what makes the adapter from the folder of the models and the addresses of running sidecars (`python`, `go`).
+The `sidecar` ones call Score at batch 1 and ScoreBatch above, or ScoreStream; `go-sidecar` is the Go client."""
 
-NEEDS_SERVER = frozenset({"sidecar", "go-sidecar"})
+NEEDS_SERVER = {
+    "sidecar": "python",
+    "sidecar-stream": "python",
+    "sidecar-go": "go",
+    "sidecar-go-stream": "go",
+    "go-sidecar": "python",
+}
+"""Name to the sidecar that has to run."""
 
 
-def build(names: Sequence[str], models: Path, address: str) -> list[Implementation]:
+def _asked(name: str, models: Path, address: str) -> Program:
+    """A running sidecar through the Python client."""
+    return Program(name, False, (COMMAND, "score", "--models", models, "--address", address))
+
+
+def build(names: Sequence[str], models: Path, servers: Mapping[str, str]) -> list[Implementation]:
     """Adapters by name.
 
     Raises:
@@ -176,4 +190,4 @@ def build(names: Sequence[str], models: Path, address: str) -> list[Implementati
     if unknown or not names:
         named = ", ".join(unknown) or "nothing"
         raise RunError(f"no implementation is called {named}; there are {', '.join(BUILDERS)}")
-    return [BUILDERS[name](models.resolve(), address) for name in names]
+    return [BUILDERS[name](models.resolve(), servers) for name in names]

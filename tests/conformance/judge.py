@@ -138,8 +138,9 @@ def judge(
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dwcp-judge-")))
-        address = stack.enter_context(serving(models)) if adapters.NEEDS_SERVER & set(names) else ""
-        built = adapters.build(names, models, address)
+        kinds = {adapters.NEEDS_SERVER[name] for name in names if name in adapters.NEEDS_SERVER}
+        servers = {kind: stack.enter_context(serving(models, kind)) for kind in sorted(kinds)}
+        built = adapters.build(names, models, servers)
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         started: list[tuple[Result, list[Future[tuple[Tally, float]]]]] = []
         for question in questions:

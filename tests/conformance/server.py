@@ -1,4 +1,4 @@
-"""A real `dwcp-sidecar serve` on loopback, ended by its process id."""
+"""A real sidecar on loopback, in Python or in Go, ended by its process id."""
 
 import contextlib
 import select
@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.conformance import go_program
 
 COMMAND = Path(sys.executable).with_name("dwcp-sidecar")
 START_SECONDS = 60
@@ -17,14 +19,16 @@ class StartError(RuntimeError):
 
 
 @contextlib.contextmanager
-def serving(models: Path) -> Iterator[str]:
-    """The address of a server of these models; the process is gone when the block ends.
+def serving(models: Path, kind: str = "python") -> Iterator[str]:
+    """The address of a server of these models, `python` or `go`; the process is gone when the block ends.
 
     Raises:
         StartError: when it refuses the set or says nothing in time.
+        BuildError: when the Go server does not build.
     """
+    command = {"python": lambda: [COMMAND, "serve"], "go": lambda: [go_program.sidecar()]}[kind]()
     process = subprocess.Popen(
-        [COMMAND, "serve", "--models", models, "--listen", "127.0.0.1:0"],
+        [*command, "--models", models, "--listen", "127.0.0.1:0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -36,7 +40,7 @@ def serving(models: Path) -> Iterator[str]:
         if not line.startswith("ready "):
             process.kill()
             why = process.communicate(timeout=STOP_SECONDS)[1].strip()
-            raise StartError(f"dwcp-sidecar serve: {why or 'no answer'}")
+            raise StartError(f"the {kind} sidecar: {why or 'no answer'}")
         yield line.split()[1]
     finally:
         process.terminate()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make fuzz`: every Go fuzz target for FUZZ_SECONDS (default 60). No target at all is a failure.
+# `make fuzz`: every fuzz target of Go and Python for FUZZ_SECONDS (default 60). No Go target at all is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/../../go-contract"
 
@@ -23,4 +23,10 @@ if ((targets == 0)); then
   echo "fuzz: no fuzz target found in go-contract" >&2
   exit 1
 fi
+cd ..
+for target in requests artifacts; do
+  echo "== $target of the Python sidecar, $seconds s"
+  .venv/bin/python -m tests.fuzz.targets "$target" --seconds "$seconds"
+  targets=$((targets + 1))
+done
 echo "$targets fuzz targets, $seconds s each: nothing found"

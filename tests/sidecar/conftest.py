@@ -124,3 +124,19 @@ class SetCopy:
 @pytest.fixture
 def set_copy(reference_path: Path, tmp_path: Path) -> SetCopy:
     return SetCopy(tmp_path / "set")
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelSet]:
+    """Sets to reload, by name: two with both models, two small ones."""
+    from tests.sidecar.other_set import make_other, small
+
+    root = tmp_path_factory.mktemp("sets")
+    made = {name: SetCopy(root / name) for name in ("a", "b", "forest_a", "forest_b")}
+    make_other(made["b"])
+    make_other(made["forest_b"], 2)
+    small(made["forest_a"])
+    small(made["forest_b"])
+    opened = {name: ModelSet.open(copy.path) for name, copy in made.items()}
+    assert len({models.id for models in opened.values()}) == 4
+    return opened

@@ -19,10 +19,11 @@ import sys
 from pathlib import Path
 from dwcp_sidecar.client import Client
 from dwcp_sidecar.model_set import ModelSet
-from dwcp_sidecar.server.app import App
+from dwcp_sidecar.server import logs, single
+from dwcp_sidecar.server.serving import Serving
 from dwcp_sidecar.server.settings import Settings
 models = Path(sys.argv[1])
-app = App(ModelSet.open(models), Settings(models=models, listen="127.0.0.1:0"))
+app = Serving(Settings(models=models, listen="127.0.0.1:0"), ModelSet.open(models), lambda: ("", False)).app
 app.start()
 with Client(app.addresses[0], timeout=30) as client:
     for model in client.model_set().models:
@@ -43,6 +44,13 @@ def test_serving_imports_nothing_heavy(reference_path):
     loaded = modules(_SERVE, str(reference_path))
     assert {"onnxruntime", "grpc"} <= loaded, "the list of modules must be real"
     assert loaded & {*HEAVY, "pickle5", "dwcp_training"} == set()
+    assert loaded & {"prometheus_client", "opentelemetry"} == set(), "nobody asked for metrics or traces"
+
+
+def test_a_supervisor_loads_nothing_that_scores():
+    loaded = modules("import sys, dwcp_sidecar.server.supervisor; print(*sorted(sys.modules))")
+    assert loaded & {*HEAVY, "onnxruntime", "grpc", "numpy", "prometheus_client"} == set()
+    assert "subprocess" in loaded
 
 
 def test_a_client_loads_no_runtime():

@@ -1,10 +1,14 @@
 """`dwcp-sidecar serve` as a process: addresses, health, reflection, stop."""
 
+import argparse
+import json
 import os
 import signal
 import socket
 import stat
 import time
+import urllib.request
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -15,8 +19,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from dwcp.anomaly.v1 import scoring_pb2, scoring_pb2_grpc
 from dwcp_sidecar import detectors
 from dwcp_sidecar.client import Client
+from dwcp_sidecar.server import flags
 from dwcp_sidecar.server.app import health_name
-from dwcp_sidecar.server.settings import Settings, StartError
+from dwcp_sidecar.server.settings import Limits, Reflection, Settings, StartError, Tls
 
 pytestmark = pytest.mark.timeout(120)
 SERVICE = "dwcp.anomaly.v1.ScoringService"
@@ -241,10 +246,89 @@ def test_check_prints_what_was_verified(command, reference, reference_path):
     assert reference.id in done.stdout
 
 
-def test_settings_out_of_range(tmp_path):
-    for wrong in ({"worker_threads": 0}, {"grace": -1.0}, {"grace": float("nan")}, {"listen": None}):
-        with pytest.raises(StartError):
-            Settings(models=tmp_path, **wrong)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"workers": 0},
+        {"grace": -1.0},
+        {"grace": float("nan")},
+        {"watch": -1.0},
+        {"watch": float("inf")},
+        {"metrics": "9464"},
+        {"listen": None},
+        {"listen": None, "unix": Path("x"), "tls": Tls(Path("c"), Path("k"))},
+    ],
+    ids=str,
+)
+def test_settings_out_of_range(tmp_path, wrong):
+    with pytest.raises(StartError):
+        Settings(models=tmp_path, **wrong)
+
+
+@pytest.mark.parametrize("name", ["in_flight", "threads", "streams", "series", "idle"])
+def test_limits_out_of_range(name):
+    with pytest.raises(StartError, match="--"):
+        Limits(**{name: 0})
+
+
+def serve_flags(*arguments):
+    parser = argparse.ArgumentParser()
+    flags.add(parser, "")
+    return vars(parser.parse_args(["--models", "m", *arguments]))
+
+
+def test_flags_without_a_value_are_the_defaults():
+    assert flags.settings(serve_flags()) == Settings(models=Path("m"))
+
+
+def test_flags_survive_the_way_to_a_worker():
+    given = serve_flags(
+        *("--listen", "127.0.0.1:0", "--unix", "s", "--workers", "3", "--workers-threads", "4", "--max-in-flight", "5"),
+        *("--max-streams", "6", "--max-series", "7", "--stream-idle", "8.5", "--watch", "0", "--grace", "9"),
+        *("--ready-file", "r", "--metrics", "127.0.0.1:1", "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a"),
+        *("--reflection", "on", "--traces", "--log-format", "json"),
+    )
+    wanted = Settings(
+        models=Path("m"),
+        listen="127.0.0.1:0",
+        unix=Path("s"),
+        workers=3,
+        limits=Limits(in_flight=5, threads=4, streams=6, series=7, idle=8.5),
+        grace=9.0,
+        ready_file=Path("r"),
+        watch=0.0,
+        metrics="127.0.0.1:1",
+        tls=Tls(Path("c"), Path("k"), Path("a")),
+        reflection=Reflection.ON,
+        traces=True,
+    )
+    assert flags.settings(given) == wanted
+    arrived = json.loads(json.dumps(flags.portable(given | {"run": print})))
+    assert flags.settings(arrived) == wanted
+    assert arrived["log_format"] == "json"
+    assert "run" not in arrived
+
+
+@pytest.mark.parametrize("given", [("--tls-cert", "c"), ("--tls-key", "k"), ("--tls-client-ca", "a")], ids=str)
+def test_half_of_tls_is_refused(given):
+    with pytest.raises(StartError, match="--tls"):
+        flags.settings(serve_flags(*given))
+
+
+def test_metrics_page(serve, reference):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        page = f"127.0.0.1:{probe.getsockname()[1]}"
+    with serve("--listen", "127.0.0.1:0", "--metrics", page) as server, Client(server.address, timeout=30) as client:
+        client.score("isolation_forest", [ROW])
+        with urllib.request.urlopen(f"http://{page}/metrics", timeout=30) as answer:
+            rows = answer.read().decode().splitlines()
+        assert 'dwcp_requests_total{code="OK",method="Score"} 1.0' in rows
+        assert f'dwcp_model_set_info{{model_set_id="{reference.id}"}} 1.0' in rows
+        created = next(row for row in rows if row.startswith("dwcp_model_set_created_timestamp_seconds"))
+        assert float(created.split()[1]) == (reference.path / "manifest.json").stat().st_mtime
+        assert "dwcp_workers 1.0" in rows
+        assert server.stop() == 0
 
 
 def test_a_freed_port_can_be_had_again_at_once(serve):

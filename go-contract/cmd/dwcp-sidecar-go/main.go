@@ -3,8 +3,9 @@
 //	dwcp-sidecar-go --models models/reference/v1
 //	dwcp-sidecar-go --models models --unix /run/dwcp/score.sock
 //
-// It prints one line when it answers: `ready ADDRESS... model_set=ID`. At SIGTERM or SIGINT health becomes NOT_SERVING, calls in
-// flight finish, the exit status is 0; a second signal ends them. There is no TLS: beyond this machine, put a proxy in front.
+// It prints one line when it answers: `ready ADDRESS... model_set=ID`. A new set in the folder takes the place of the one in use without
+// a pause. At SIGTERM or SIGINT health becomes NOT_SERVING, streams end, calls in flight finish, the exit status is 0; a second signal
+// ends them.
 package main
 
 import (
@@ -29,10 +30,13 @@ Examples:
   dwcp-sidecar-go --models models/reference/v1
   dwcp-sidecar-go --models models --unix /run/dwcp/score.sock
   dwcp-sidecar-go --models models --listen 127.0.0.1:0 --unix /run/dwcp/score.sock --ready-file /run/dwcp/ready
+  dwcp-sidecar-go --models models --listen 0.0.0.0:50051 --tls-cert tls.crt --tls-key tls.key --tls-client-ca ca.crt
+  dwcp-sidecar-go --models models --metrics 127.0.0.1:9101 --log-format json
 
-It prints one line when it answers: ready ADDRESS... model_set=ID. At SIGTERM or SIGINT health becomes NOT_SERVING,
-calls in flight finish, the exit status is 0; a second signal ends them.
-There is no TLS: beyond this machine, put a proxy in front.
+It prints one line when it answers: ready ADDRESS... model_set=ID. When the folder holds another model set, that is
+checked and takes the place of the one in use without a pause; a bad one is refused and the one in use stays. At
+SIGTERM or SIGINT health becomes NOT_SERVING, streams end, calls in flight finish, the exit status is 0; a second
+signal ends them.
 
 Flags:
 `
@@ -53,7 +57,7 @@ func command(args []string, signals <-chan os.Signal, out, messages io.Writer) i
 		fmt.Fprintln(messages, "dwcp-sidecar-go: error:", err)
 		return 2
 	}
-	err = server.Run(settings, signals, out, slog.New(slog.NewTextHandler(messages, nil)))
+	err = server.Run(settings.Settings, signals, out, settings.log(messages))
 	var refusal *anomaly.Error
 	switch {
 	case errors.As(err, &refusal):
@@ -66,17 +70,42 @@ func command(args []string, signals <-chan os.Signal, out, messages io.Writer) i
 	return 1
 }
 
-func parseFlags(args []string, out io.Writer) (s server.Settings, err error) {
+// settings are those of the server and of its log.
+type settings struct {
+	server.Settings
+	logFormat string
+}
+
+func (s settings) log(to io.Writer) *slog.Logger {
+	if s.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(to, nil))
+	}
+	return slog.New(slog.NewTextHandler(to, nil))
+}
+
+func parseFlags(args []string, out io.Writer) (s settings, err error) {
 	flags := flag.NewFlagSet("dwcp-sidecar-go", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
-	var grace float64
+	var grace, watch, idle float64
+	var reflection string
+	s.Limits = server.DefaultLimits()
 	flags.StringVar(&s.Models, "models", "", "`folder` with manifest.json, for example models/reference/v1")
 	flags.StringVar(&s.Listen, "listen", "", "TCP address `host:port`; port 0 takes a free one (default "+server.DefaultListen+", or no TCP when --unix is given)")
 	flags.StringVar(&s.Unix, "unix", "", "`path` of a unix socket, mode 0660; --listen adds TCP to it")
 	flags.Float64Var(&grace, "grace", 5, "`seconds` for calls in flight at the end")
 	flags.StringVar(&s.ReadyFile, "ready-file", "", "`path` of a file that is written when the server answers, removed at the end")
-	flags.IntVar(&s.MaxInFlight, "max-in-flight", 1024, "requests handled at a time; one more is refused with RESOURCE_EXHAUSTED")
+	flags.IntVar(&s.MaxInFlight, "max-in-flight", s.MaxInFlight, "scoring calls handled at a time; one more is refused with RESOURCE_EXHAUSTED")
+	flags.IntVar(&s.MaxStreams, "max-streams", s.MaxStreams, "open streams; one more is refused with RESOURCE_EXHAUSTED")
+	flags.IntVar(&s.MaxSeries, "max-series", s.MaxSeries, "series of one stream; one more ends it with RESOURCE_EXHAUSTED")
+	flags.Float64Var(&idle, "stream-idle", s.StreamIdle.Seconds(), "`seconds` after which a stream on which nothing moves is ended")
+	flags.Float64Var(&watch, "watch", 2, "`seconds` between looks at the folder for another model set; 0 never looks")
+	flags.StringVar(&s.Metrics, "metrics", "", "`host:port` where Prometheus finds /metrics (default nowhere)")
+	flags.StringVar(&s.TLS.Cert, "tls-cert", "", "PEM `file` with the certificate for TCP; read again when it changes")
+	flags.StringVar(&s.TLS.Key, "tls-key", "", "PEM `file` with its key")
+	flags.StringVar(&s.TLS.ClientCA, "tls-client-ca", "", "PEM `file` with the authorities whose certificates clients must have (mutual TLS)")
+	flags.StringVar(&reflection, "reflection", "auto", "whether the services can be listed: `auto`, on or off; auto is off with mutual TLS")
+	flags.StringVar(&s.logFormat, "log-format", "text", "`text` or json")
 	err = flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -88,11 +117,13 @@ func parseFlags(args []string, out io.Writer) (s server.Settings, err error) {
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case s.Models == "":
 		err = errors.New("--models is missing")
+	case s.logFormat != "text" && s.logFormat != "json":
+		err = fmt.Errorf("--log-format is %q; give text or json", s.logFormat)
 	}
 	if s.Listen == "" && s.Unix == "" {
 		s.Listen = server.DefaultListen
 	}
-	s.Grace = seconds(grace)
+	s.Grace, s.Watch, s.StreamIdle, s.Reflection = seconds(grace), seconds(watch), seconds(idle), server.Reflection(reflection)
 	return s, err
 }
 

@@ -31,28 +31,28 @@ func (e StartError) Error() string { return string(e) }
 func cannotStart(format string, args ...any) error { return StartError(fmt.Sprintf(format, args...)) }
 
 // splitAddress takes `host:port` or `[v6]:port` apart. No host would be all interfaces, unasked.
-func splitAddress(address string) (host, port string, err error) {
+func splitAddress(flag, address string) (host, port string, err error) {
 	at := strings.LastIndexByte(address, ':')
 	if at >= 0 {
 		host, port = strings.TrimSuffix(strings.TrimPrefix(address[:at], "["), "]"), address[at+1:]
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return "", "", cannotStart("--listen %q is no address; write it as %s, port 0 for any free one", address, DefaultListen)
+		return "", "", cannotStart("%s %q is no address; write it as %s, port 0 for any free one", flag, address, DefaultListen)
 	}
 	if host == "" {
-		return "", "", cannotStart("--listen %q names no host; write 127.0.0.1%[1]s for this machine alone, 0.0.0.0%[1]s if every interface is meant", address)
+		return "", "", cannotStart("%s %q names no host; write 127.0.0.1%[2]s for this machine alone, 0.0.0.0%[2]s if every interface is meant", flag, address)
 	}
 	return host, port, nil
 }
 
 // oneAddress is the number of a host. A name such as `localhost` may stand for two; a port in use on one of them must not go
 // unnoticed, so one is chosen here.
-func oneAddress(host string) (netip.Addr, error) {
+func oneAddress(flag, host string) (netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil || len(found) == 0 {
-		return netip.Addr{}, cannotStart("--listen: host %q is not known; write %s", host, DefaultListen)
+		return netip.Addr{}, cannotStart("%s: host %q is not known; write %s", flag, host, DefaultListen)
 	}
 	for _, a := range found {
 		if a.Unmap().Is4() {
@@ -63,12 +63,17 @@ func oneAddress(host string) (netip.Addr, error) {
 }
 
 // listenTCP binds an address and gives what clients may pass to gRPC.
-func listenTCP(listen string) (net.Listener, string, error) {
-	host, port, err := splitAddress(listen)
+func listenTCP(listen string) (net.Listener, string, error) { return listenAt("--listen", listen) }
+
+// listenMetrics is listenTCP for the page of metrics.
+func listenMetrics(listen string) (net.Listener, string, error) { return listenAt("--metrics", listen) }
+
+func listenAt(flag, listen string) (net.Listener, string, error) {
+	host, port, err := splitAddress(flag, listen)
 	if err != nil {
 		return nil, "", err
 	}
-	number, err := oneAddress(host)
+	number, err := oneAddress(flag, host)
 	if err != nil {
 		return nil, "", err
 	}
@@ -86,7 +91,7 @@ func listenTCP(listen string) (net.Listener, string, error) {
 		for inner := err; inner != nil; inner = errors.Unwrap(inner) {
 			why = inner // the last one is what the system said
 		}
-		return nil, "", cannotStart("cannot listen on %s: %v. %s another with --listen HOST:PORT (0: any free one).", address, why, remedy)
+		return nil, "", cannotStart("cannot listen on %s: %v. %s another with %s HOST:PORT (0: any free one).", address, why, remedy, flag)
 	}
 	_, bound, _ := net.SplitHostPort(listener.Addr().String())
 	return listener, net.JoinHostPort(number.String(), bound), nil

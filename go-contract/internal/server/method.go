@@ -2,72 +2,142 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"strings"
-	"sync"
 	"sync/atomic"
+	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/gzip" // the Python sidecar takes it too
-	grpcproto "google.golang.org/grpc/encoding/proto"
-	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
-	"google.golang.org/protobuf/proto"
 
 	anomaly "dwcp.internal/anomaly"
-	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
 )
 
-// call is one call of a method with all the memory that it needs. It goes back to where it came from when its answer is encoded.
+// call is one unary call with all the memory that it needs. It goes back to where it came from when its answer is encoded: it is an
+// encoder, or has the methods message and release of the codec.
 type call interface {
-	// decode reads the request.
-	decode(b []byte) error
-	// run answers it, into what message gives. An error is an *anomaly.Error.
-	run(ctx context.Context, s *service) error
-	message() proto.Message
+	decoder
+	// run answers it with one model set. An error is an *anomaly.Error, a notFound or a status.
+	run(ctx context.Context, s *service, l *live) error
 	release()
 }
 
 // service is what answers calls.
 type service struct {
-	scorer   anomaly.Scorer
-	modelSet *anomalyv1.GetModelSetResponse
+	// live is the model set in use. An answer loads it once (rule R2).
+	live     atomic.Pointer[live]
+	settings Settings
 	log      *slog.Logger
-	limit    int64
+	metrics  *metrics
 	inFlight atomic.Int64
+	streams  streams
+	// draining says that the server is stopping (rule L7).
+	draining atomic.Bool
+	reloader *reloader
+	// certificates is nil without TLS.
+	certificates *certificates
+	// closed says whether only those who may ask for a reload can call at all (rule R6).
+	closed bool
+	health *health.Server
 }
 
-// serve is the way of every call: limit, deadline, decode, run. It is the one place where an error, or a bug, becomes an answer.
-func (s *service) serve(ctx context.Context, name string, c call, decode func(any) error) (answer any, err error) {
-	defer s.inFlight.Add(-1)
-	if s.inFlight.Add(1) > s.limit {
-		return nil, s.full()
+func newService(scorer anomaly.Scorer, settings Settings, log *slog.Logger) *service {
+	s := &service{settings: settings, log: log, health: health.NewServer()}
+	s.streams.all = map[*stream]struct{}{}
+	s.metrics = newMetrics(state{s})
+	l := newLive(scorer, s.metrics)
+	s.live.Store(l)
+	s.tellHealth(l)
+	s.reloader = &reloader{
+		folder: settings.Models, log: log, open: openSet, id: func() string { return s.live.Load().id }, swap: s.swap, metrics: s.metrics,
 	}
+	return s
+}
+
+// tellHealth says in health what can be scored with a model set.
+func (s *service) tellHealth(l *live) {
+	for _, name := range []string{"", fullName} {
+		s.health.SetServingStatus(name, grpc_health_v1.HealthCheckResponse_SERVING)
+	}
+	for _, d := range anomaly.Detectors() {
+		state := grpc_health_v1.HealthCheckResponse_NOT_SERVING
+		if l.model(d) != nil {
+			state = grpc_health_v1.HealthCheckResponse_SERVING
+		}
+		s.health.SetServingStatus(HealthName(d), state)
+	}
+}
+
+// errStopping refuses calls of a server that is told to stop (rule L7).
+var errStopping = status.Error(codes.Unavailable, "the server is stopping")
+
+// serve is the way of every unary call: limit, deadline, decode, run, count. It is the one place where an error, or a bug, becomes an
+// answer.
+func (s *service) serve(ctx context.Context, m *method, counts *methodCounts, decode func(any) error) (answer any, err error) {
+	begin := time.Now()
 	defer func() {
 		if bug := recover(); bug != nil {
-			err = s.refuse(ctx, name, fmt.Errorf("panic: %v\n%s", bug, debug.Stack()))
+			answer, err = nil, s.bug(ctx, m.name, bug)
 		}
+		counts.answered(status.Code(err))
+		counts.took(begin)
 	}()
-	if err := ctx.Err(); err != nil { // nobody reads that answer
+	if s.draining.Load() && !m.always {
+		return nil, errStopping
+	}
+	if m.limited {
+		defer s.inFlight.Add(-1)
+		if s.inFlight.Add(1) > int64(s.settings.MaxInFlight) {
+			return nil, s.full()
+		}
+	}
+	if err := ctx.Err(); err != nil { // nobody reads that answer (rule L6)
 		return nil, status.FromContextError(err).Err()
 	}
+	c := m.call()
 	if err := decode(c); err != nil {
-		return nil, s.refuse(ctx, name, &anomaly.Error{Code: anomaly.CodeInvalidRequest, Message: errMalformed.Error()})
-	}
-	if err := c.run(ctx, s); err != nil {
 		c.release()
-		return nil, s.refuse(ctx, name, err)
+		return nil, s.refuse(ctx, m.name, malformed())
+	}
+	if err := c.run(ctx, s, s.live.Load()); err != nil {
+		c.release()
+		return nil, s.refuse(ctx, m.name, err)
 	}
 	return c, nil
 }
 
-// refuse makes the status of a refusal (rule E4). What is INTERNAL is said in the log, not to the caller.
+// malformed refuses bytes that are no message.
+func malformed() error {
+	return &anomaly.Error{Code: anomaly.CodeInvalidRequest, Message: errMalformed.Error()}
+}
+
+func invalid(field, format string, args ...any) error {
+	return &anomaly.Error{Code: anomaly.CodeInvalidRequest, Field: field, Message: fmt.Sprintf(format, args...)}
+}
+
+// notFound is an error that is NOT_FOUND whatever its code (rule O1).
+type notFound struct{ refusal *anomaly.Error }
+
+func (e notFound) Error() string { return e.refusal.Error() }
+
+// refuse makes the status of a refusal (rule E4). What is INTERNAL is said in the log, not to the caller. A status stays what it is.
 func (s *service) refuse(ctx context.Context, name string, err error) error {
+	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
+		return err
+	}
+	var missing notFound
+	if errors.As(err, &missing) {
+		s.metrics.refusals.WithLabelValues(missing.refusal.Code.String()).Inc()
+		st := anomaly.ToStatus(missing.refusal).Proto()
+		st.Code = int32(codes.NotFound)
+		return status.FromProto(st).Err()
+	}
 	refusal := anomaly.AsError(err)
 	if refusal.Code == anomaly.CodeInternal {
 		if ctx.Err() != nil {
@@ -76,59 +146,39 @@ func (s *service) refuse(ctx context.Context, name string, err error) error {
 		s.log.Error(name+" failed", "error", err)
 		refusal = &anomaly.Error{Code: anomaly.CodeInternal, Message: "the server failed on this request; its log says why"}
 	}
+	s.metrics.refusals.WithLabelValues(refusal.Code.String()).Inc()
 	return anomaly.ToStatus(refusal).Err()
 }
 
+// bug makes the status of a panic.
+func (s *service) bug(ctx context.Context, name string, bug any) error {
+	return s.refuse(ctx, name, fmt.Errorf("panic: %v\n%s", bug, debug.Stack()))
+}
+
 func (s *service) full() error {
-	return status.Errorf(codes.ResourceExhausted, "%d requests are in flight already; try again later", s.limit)
+	return status.Errorf(codes.ResourceExhausted, "%d requests are in flight already; try again later", s.settings.MaxInFlight)
 }
 
-// tap refuses a call before its request is read when serve would refuse it anyway.
+// tap refuses a call before its request is read when it would be refused anyway.
 func (s *service) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	if s.inFlight.Load() >= s.limit && strings.HasPrefix(info.FullMethodName, "/"+fullName+"/") {
-		return nil, s.full()
+	full, noStream := s.inFlight.Load() >= int64(s.settings.MaxInFlight), s.streams.open.Load() >= int64(s.settings.MaxStreams)
+	draining := s.draining.Load()
+	if !full && !noStream && !draining {
+		return ctx, nil
 	}
-	return ctx, nil
-}
-
-// description describes the service to gRPC. It is the generated one with other handlers: they take calls from pools, and bytes
-// that are no message are INVALID_REQUEST, where gRPC on its own would answer INTERNAL.
-func description() *grpc.ServiceDesc {
-	d := anomalyv1.ScoringService_ServiceDesc
-	d.HandlerType = (*any)(nil)
-	d.Methods = []grpc.MethodDesc{
-		method("Score", &scoreCalls), method("ScoreBatch", &batchCalls), method("GetModelSet", &modelSetCalls),
+	m, known := methodAt[info.FullMethodName]
+	var err error
+	switch {
+	case !known || m.always:
+	case draining:
+		err = errStopping
+	case noStream && m.call == nil:
+		err = s.tooManyStreams()
+	case full && m.limited:
+		err = s.full()
 	}
-	return &d
-}
-
-func method(name string, calls *sync.Pool) grpc.MethodDesc {
-	handler := func(s any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-		return s.(*service).serve(ctx, name, calls.Get().(call), decode)
+	if err != nil {
+		s.metrics.methods[m.name].answered(status.Code(err))
 	}
-	return grpc.MethodDesc{MethodName: name, Handler: handler}
-}
-
-// codec is the codec of gRPC, but calls decode themselves, and are released when they are encoded.
-type codec struct{ encoding.CodecV2 }
-
-func newCodec() codec { return codec{encoding.GetCodecV2(grpcproto.Name)} }
-
-func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	answer, ok := v.(call)
-	if !ok {
-		return c.CodecV2.Marshal(v)
-	}
-	defer answer.release()
-	return c.CodecV2.Marshal(answer.message())
-}
-
-func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
-	request, ok := v.(call)
-	if !ok {
-		return c.CodecV2.Unmarshal(data, v)
-	}
-	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
-	defer buffer.Free()
-	return request.decode(buffer.ReadOnlyData())
+	return ctx, err
 }

@@ -350,8 +350,9 @@ func TestDeadlines(t *testing.T) {
 
 	// A deadline that passed before scoring began: the scorer is not asked.
 	<-ctx.Done() // the server may have been quicker
-	s := &service{scorer: scorer, log: silent(), limit: 1}
-	_, err = s.serve(ctx, "Score", new(scoreCall), func(any) error { return nil })
+	s := newService(scorer, Settings{Limits: DefaultLimits()}, silent())
+	m := methodAt[scoreMethod]
+	_, err = s.serve(ctx, &m, s.metrics.methods["Score"], func(any) error { return nil })
 	require.Equal(t, codes.DeadlineExceeded, status.Code(err))
 	require.Empty(t, asked)
 	require.Zero(t, s.inFlight.Load())

@@ -8,10 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"strings"
-
-	anomaly "dwcp.internal/anomaly"
 )
 
 // idleBytes of memory are allocated and never touched, so they cost nothing. But the garbage collector, which waits until the memory in
@@ -27,13 +24,12 @@ func Run(settings Settings, signals <-chan os.Signal, out io.Writer, log *slog.L
 	}
 	idle := make([]byte, idleBytes)
 	defer runtime.KeepAlive(idle)
-	set, err := anomaly.OpenModelSet(settings.Models)
+	seen := lookAt(settings.Models)
+	set, err := openSet(settings.Models)
 	if err != nil {
 		return err
 	}
-	defer set.Close()
-	debug.FreeOSMemory() // what opening needed
-	s, err := New(set, settings, log)
+	s, err := newServer(set, seen, settings, log)
 	if err != nil {
 		return err
 	}
@@ -52,6 +48,9 @@ func Run(settings Settings, signals <-chan os.Signal, out io.Writer, log *slog.L
 		defer os.Remove(settings.ReadyFile)
 	}
 	fmt.Fprint(out, line)
+	if s.MetricsAddress != "" {
+		log.Info("metrics are served", "url", "http://"+s.MetricsAddress+"/metrics")
+	}
 	<-signals
 	ctx, cancel = context.WithTimeout(ctx, settings.Grace)
 	defer cancel()

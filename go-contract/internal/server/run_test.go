@@ -88,7 +88,7 @@ func (p *process) stopped(t *testing.T) error {
 
 func run(t *testing.T, settings Settings) *process {
 	t.Helper()
-	settings.Models, settings.MaxInFlight = referenceSet, 8
+	settings.Models, settings.Limits = referenceSet, limits(8)
 	p := &process{signals: make(chan os.Signal, 2), end: make(chan error, 1)}
 	out, in := io.Pipe()
 	go func() {
@@ -186,7 +186,7 @@ func TestTheGraceEnds(t *testing.T) {
 		<-never
 		return nil
 	}
-	s, err := New(scorer, Settings{Listen: "127.0.0.1:0", MaxInFlight: 1}, silent())
+	s, err := New(scorer, Settings{Listen: "127.0.0.1:0", Limits: limits(1)}, silent())
 	require.NoError(t, err)
 	require.NoError(t, s.Start())
 	silentClient, err := net.Dial("tcp", s.Addresses[0])
@@ -209,7 +209,7 @@ func TestPortInUse(t *testing.T) {
 	require.NoError(t, err)
 	for _, host := range []string{"127.0.0.1", "localhost"} {
 		socket := filepath.Join(t.TempDir(), "s")
-		second, err := New(openReference(t), Settings{Listen: host + ":" + port, Unix: socket, MaxInFlight: 1}, silent())
+		second, err := New(openReference(t), Settings{Listen: host + ":" + port, Unix: socket, Limits: limits(1)}, silent())
 		require.NoError(t, err)
 		err = second.Start()
 		require.ErrorAs(t, err, new(StartError))
@@ -266,15 +266,15 @@ func TestSockets(t *testing.T) {
 
 func TestSettingsThatAreRefused(t *testing.T) {
 	for name, s := range map[string]Settings{
-		"nothing":   {MaxInFlight: 1},
-		"in flight": {MaxInFlight: 0, Listen: DefaultListen},
-		"grace":     {MaxInFlight: 1, Listen: DefaultListen, Grace: -1},
+		"nothing":   {Limits: limits(1)},
+		"in flight": {Limits: limits(0), Listen: DefaultListen},
+		"grace":     {Limits: limits(1), Listen: DefaultListen, Grace: -1},
 	} {
 		_, err := New(openReference(t), s, silent())
 		assert.ErrorAs(t, err, new(StartError), name)
 	}
 	for _, address := range []string{":50051", "50051", "localhost", "127.0.0.1:http", "127.0.0.1:70000", "127.0.0.1:", "127.0.0.1:-1", "[]:1"} {
-		_, err := New(openReference(t), Settings{MaxInFlight: 1, Listen: address}, silent())
+		_, err := New(openReference(t), Settings{Limits: limits(1), Listen: address}, silent())
 		assert.ErrorAs(t, err, new(StartError), address)
 	}
 	for address, want := range map[string]string{"127.0.0.1:0": "127.0.0.1:", "localhost:0": "127.0.0.1:", "[::1]:0": "[::1]:", "0.0.0.0:0": "0.0.0.0:"} {
@@ -292,8 +292,8 @@ func TestSettingsThatAreRefused(t *testing.T) {
 }
 
 func TestWhatRunRefuses(t *testing.T) {
-	err := Run(Settings{Models: t.TempDir(), Listen: "127.0.0.1:0", MaxInFlight: 1}, nil, io.Discard, silent())
+	err := Run(Settings{Models: t.TempDir(), Listen: "127.0.0.1:0", Limits: limits(1)}, nil, io.Discard, silent())
 	require.ErrorIs(t, err, anomaly.CodeManifestMissing)
-	err = Run(Settings{Models: referenceSet, Listen: "127.0.0.1:0", MaxInFlight: 1, ReadyFile: filepath.Join(t.TempDir(), "no", "ready")}, nil, io.Discard, silent())
+	err = Run(Settings{Models: referenceSet, Listen: "127.0.0.1:0", Limits: limits(1), ReadyFile: filepath.Join(t.TempDir(), "no", "ready")}, nil, io.Discard, silent())
 	require.ErrorContains(t, err, "--ready-file")
 }

@@ -4,21 +4,18 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/http"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 
 	anomaly "dwcp.internal/anomaly"
 )
 
-// DefaultListen is used when neither a TCP address nor a unix socket is given: loopback, never all interfaces.
-const DefaultListen = "127.0.0.1:50051"
-
-// MaxMessageBytes is the largest gRPC message: the largest batch (rule W4) and room for its other fields. A batch that is a little too
-// large still reaches the check that answers BATCH_TOO_LARGE.
+// MaxMessageBytes is the largest gRPC message (rule L1): the largest batch (rule W4) and room for its other fields. A batch that is a
+// little too large still reaches the check that answers BATCH_TOO_LARGE.
 const MaxMessageBytes = anomaly.MaxBatchBytes + 1<<20
 
 const fullName = "dwcp.anomaly.v1.ScoringService"
@@ -27,87 +24,69 @@ const fullName = "dwcp.anomaly.v1.ScoringService"
 // it, else NOT_SERVING. The empty name and the service's name stand for the server as a whole.
 func HealthName(d anomaly.Detector) string { return fullName + "/" + d.String() }
 
-// Settings say how to serve.
-type Settings struct {
-	// Models is the folder of the model set.
-	Models string
-	// Listen is `host:port`, port 0 for any free one; empty for no TCP.
-	Listen string
-	// Unix is the path of a unix socket; empty for none.
-	Unix string
-	// Grace is what calls in flight get to finish when the server is told to stop.
-	Grace time.Duration
-	// ReadyFile is written when the server answers, with the line it prints; removed when it stops. Empty for none.
-	ReadyFile string
-	// MaxInFlight is the number of requests handled at a time; one more is RESOURCE_EXHAUSTED at once.
-	MaxInFlight int
-}
-
-// check refuses settings that nothing can be done with, as a StartError.
-func (s Settings) check() error {
-	switch {
-	case s.Listen == "" && s.Unix == "":
-		return cannotStart("nothing to listen on; give --listen HOST:PORT or --unix PATH")
-	case s.MaxInFlight < 1:
-		return cannotStart("--max-in-flight is %d; give at least 1", s.MaxInFlight)
-	case s.Grace < 0:
-		return cannotStart("--grace is no number of seconds, 0 or more")
-	case s.Listen != "":
-		_, _, err := splitAddress(s.Listen)
-		return err
-	}
-	return nil
-}
-
-// Server answers calls with one scorer.
+// Server answers calls with one model set at a time.
 type Server struct {
 	// Addresses are what clients may pass to gRPC, `127.0.0.1:50051` or `unix:/run/dwcp.sock`; filled by Start.
 	Addresses []string
+	// MetricsAddress is where Prometheus finds /metrics, empty for nowhere; filled by Start.
+	MetricsAddress string
 
 	settings Settings
 	grpc     *grpc.Server
-	health   *health.Server
+	service  *service
+	// metrics is nil when nobody asked for it.
+	metrics *http.Server
+	// stopWatching ends what runs beside the calls.
+	stopWatching context.CancelFunc
 }
 
 // options are those of gRPC. Measured with BenchmarkUnaryScore at 64 calls, as CPU time of the server for each: waiting workers save
 // a sixth (every new goroutine grows its stack anew), shared write buffers a tenth of the rest; static windows and larger buffers
 // save nothing.
 func options(s *service) []grpc.ServerOption {
-	return []grpc.ServerOption{
+	list := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.InTapHandle(s.tap),
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
 		grpc.MaxSendMsgSize(MaxMessageBytes),
-		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxConcurrentStreams(uint32(unaryPerConnection + s.settings.MaxStreams)),
 		grpc.ConnectionTimeout(5 * time.Second), // who says nothing for so long would hold up the end
 		grpc.SharedWriteBuffer(true),
 		grpc.NumStreamWorkers(64),
 	}
+	if s.certificates != nil {
+		list = append(list, grpc.Creds(s.certificates.transport()))
+	}
+	return list
 }
 
-// maxStreams is the number of calls that one connection may have open; a client waits with further ones. It keeps a single client
-// from taking all of MaxInFlight.
-const maxStreams = 256
+// unaryPerConnection is the number of unary calls that one connection may have open; a client waits with further ones. Streams come on
+// top: one too many of them has to reach the server to be refused (rule L3).
+const unaryPerConnection = 256
 
 // New makes a server that listens nowhere yet. What goes wrong inside a call is written to log.
 func New(scorer anomaly.Scorer, settings Settings, log *slog.Logger) (*Server, error) {
+	return newServer(scorer, lookAt(settings.Models), settings, log)
+}
+
+// newServer is New with the look of the folder before the scorer was opened: what changed since is seen by the watcher.
+func newServer(scorer anomaly.Scorer, seen look, settings Settings, log *slog.Logger) (*Server, error) {
 	if err := settings.check(); err != nil {
 		return nil, err
 	}
-	answers := &service{scorer: scorer, modelSet: describe(scorer), log: log, limit: int64(settings.MaxInFlight)}
-	s := &Server{settings: settings, grpc: grpc.NewServer(options(answers)...), health: health.NewServer()}
-	s.grpc.RegisterService(description(), answers)
-	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
-	reflection.Register(s.grpc)
-	for _, name := range []string{"", fullName} {
-		s.health.SetServingStatus(name, grpc_health_v1.HealthCheckResponse_SERVING)
-	}
-	for _, d := range anomaly.Detectors() {
-		state := grpc_health_v1.HealthCheckResponse_NOT_SERVING
-		if scorer.Metadata(d) != nil {
-			state = grpc_health_v1.HealthCheckResponse_SERVING
+	answers := newService(scorer, settings, log)
+	answers.reloader.seen = seen
+	if settings.TLS.Cert != "" {
+		var err error
+		if answers.certificates, err = openCertificates(settings.TLS, log, answers.metrics.certificateReloads); err != nil {
+			return nil, err
 		}
-		s.health.SetServingStatus(HealthName(d), state)
+	}
+	s := &Server{settings: settings, grpc: grpc.NewServer(options(answers)...), service: answers, stopWatching: func() {}}
+	answers.register(s.grpc)
+	grpc_health_v1.RegisterHealthServer(s.grpc, answers.health)
+	if settings.reflection() {
+		reflection.Register(s.grpc)
 	}
 	return s, nil
 }
@@ -115,10 +94,11 @@ func New(scorer anomaly.Scorer, settings Settings, log *slog.Logger) (*Server, e
 // Start binds all addresses, then answers calls. When an address cannot be had, nothing listens.
 func (s *Server) Start() error {
 	var listeners []net.Listener
+	var addresses []string
 	for _, bind := range []struct {
 		to     string
 		listen func(string) (net.Listener, string, error)
-	}{{s.settings.Listen, listenTCP}, {s.settings.Unix, listenUnix}} {
+	}{{s.settings.Listen, listenTCP}, {s.settings.Unix, listenUnix}, {s.settings.Metrics, listenMetrics}} {
 		if bind.to == "" {
 			continue
 		}
@@ -129,23 +109,43 @@ func (s *Server) Start() error {
 			}
 			return err
 		}
-		listeners, s.Addresses = append(listeners, listener), append(s.Addresses, address)
+		listeners, addresses = append(listeners, listener), append(addresses, address)
 	}
+	if s.settings.Metrics != "" {
+		last := len(listeners) - 1
+		page := listeners[last]
+		s.MetricsAddress, listeners, addresses = addresses[last], listeners[:last], addresses[:last]
+		s.metrics = &http.Server{Handler: s.service.metrics.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+		go func() { _ = s.metrics.Serve(page) }() // ends when the server stops
+	}
+	s.Addresses = addresses
+	s.service.closed = s.settings.onlyTrusted(listeners)
 	for _, listener := range listeners {
 		go func() { _ = s.grpc.Serve(listener) }() // ends when the server stops
+	}
+	if s.settings.Watch > 0 {
+		var ctx context.Context
+		ctx, s.stopWatching = context.WithCancel(context.Background())
+		go s.service.reloader.watch(ctx, s.settings.Watch)
 	}
 	return nil
 }
 
-// Stop refuses new calls and waits until those in flight are finished, or ends them when ctx is done. Health becomes NOT_SERVING
-// first.
+// Stop refuses new calls, ends streams after the answer that they compute, and waits until calls in flight are finished, or ends them
+// when ctx is done. Health becomes NOT_SERVING first (rule L7).
 func (s *Server) Stop(ctx context.Context) {
-	s.health.Shutdown()
+	s.stopWatching()
+	s.service.health.Shutdown()
+	s.service.draining.Store(true)
+	s.service.streams.each(func(st *stream) { st.end(errStopping, receiving) })
 	finished := make(chan struct{})
 	go func() {
 		s.grpc.GracefulStop()
 		close(finished)
 	}()
+	if s.metrics != nil {
+		defer s.metrics.Close() // it can be read until the end
+	}
 	select {
 	case <-finished:
 		return

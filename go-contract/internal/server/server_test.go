@@ -26,6 +26,7 @@ const (
 	referenceSet = "../../../models/reference/v1"
 	scoreMethod  = anomalyv1.ScoringService_Score_FullMethodName
 	batchMethod  = anomalyv1.ScoringService_ScoreBatch_FullMethodName
+	streamMethod = anomalyv1.ScoringService_ScoreStream_FullMethodName
 	setMethod    = anomalyv1.ScoringService_GetModelSet_FullMethodName
 
 	forest = anomaly.IsolationForest
@@ -47,7 +48,18 @@ func silent() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // start serves a scorer on TCP and on a unix socket until the test ends.
 func start(tb testing.TB, scorer anomaly.Scorer, limit int, log *slog.Logger) *Server {
 	tb.Helper()
-	settings := Settings{Listen: "127.0.0.1:0", Unix: filepath.Join(tb.TempDir(), "s"), MaxInFlight: limit}
+	return startWith(tb, scorer, Settings{Listen: "127.0.0.1:0", Unix: filepath.Join(tb.TempDir(), "s"), Limits: limits(limit)}, log)
+}
+
+// limits are the default ones, with few calls in flight.
+func limits(inFlight int) Limits {
+	l := DefaultLimits()
+	l.MaxInFlight = inFlight
+	return l
+}
+
+func startWith(tb testing.TB, scorer anomaly.Scorer, settings Settings, log *slog.Logger) *Server {
+	tb.Helper()
 	s, err := New(scorer, settings, log)
 	require.NoError(tb, err)
 	require.NoError(tb, s.Start())
@@ -258,9 +270,15 @@ func forestAlone(t *testing.T) *anomaly.ModelSet {
 // assertRefused checks status, ErrorInfo and BadRequest (rule E4), and that nothing private is in the text.
 func assertRefused(t *testing.T, err error, code anomaly.Code, field string) {
 	t.Helper()
+	assert.Equal(t, anomaly.ToStatus(&anomaly.Error{Code: code}).Code(), status.Code(err))
+	assertReason(t, err, code, field)
+}
+
+// assertReason is assertRefused for a status that is not that of the code.
+func assertReason(t *testing.T, err error, code anomaly.Code, field string) {
+	t.Helper()
 	st, ok := status.FromError(err)
 	require.True(t, ok)
-	assert.Equal(t, anomaly.ToStatus(&anomaly.Error{Code: code}).Code(), st.Code())
 	wanted := 1
 	if field != "" {
 		wanted = 2

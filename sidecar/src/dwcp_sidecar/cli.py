@@ -1,16 +1,14 @@
 """The command `dwcp-sidecar`: serve, score, check."""
 
 import argparse
-import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.server import flags
 
 # ONNX Runtime and gRPC are imported by the command that needs them: `--help` answers at once, `check` loads no gRPC.
 
@@ -18,10 +16,11 @@ _SERVE = """examples:
   dwcp-sidecar serve --models models/reference/v1
   dwcp-sidecar serve --models models --unix /run/dwcp/score.sock
   dwcp-sidecar serve --models models --listen 127.0.0.1:0 --unix /run/dwcp/score.sock --ready-file /run/dwcp/ready
+  dwcp-sidecar serve --models models --listen 127.0.0.1:50051 --workers 4 --metrics 127.0.0.1:9464
+  dwcp-sidecar serve --models models --listen 0.0.0.0:50051 --tls-cert tls.crt --tls-key tls.key --tls-client-ca ca.crt
 
 It prints one line when it answers: `ready ADDRESS... model_set=ID`. At SIGTERM or SIGINT health becomes NOT_SERVING,
-calls in flight finish, the exit status is 0; a second signal ends them.
-There is no TLS: beyond this machine, put a proxy in front.
+calls in flight finish, the exit status is 0; a second signal ends them. At SIGHUP it looks for a new model set at once.
 """
 
 _SCORE = """examples:
@@ -60,51 +59,21 @@ def _fail(message: str) -> int:
 
 def _serve(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said once, by us
-    from dwcp_sidecar.model_set import ModelSet
-    from dwcp_sidecar.server.app import App, write_ready_file
-    from dwcp_sidecar.server.settings import DEFAULT_LISTEN, Settings, StartError
+    from dwcp_sidecar.server import logs
+    from dwcp_sidecar.server.settings import StartError
 
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.setup(arguments.log_format)
     try:
-        settings = Settings(
-            models=arguments.models,
-            listen=arguments.listen or (None if arguments.unix else DEFAULT_LISTEN),
-            unix=arguments.unix,
-            worker_threads=arguments.workers_threads,
-            grace=arguments.grace,
-            ready_file=arguments.ready_file,
-        )
-        app = App(ModelSet.open(settings.models), settings)
-        stop, hurry = _stop_events()  # before this nothing is open that a signal could leave behind
-        app.start()
-        line = " ".join(["ready", *app.addresses, f"model_set={app.models.id}"])
-        try:
-            if settings.ready_file is not None:
-                write_ready_file(settings.ready_file, line)
-            print(line, flush=True)
-            stop.wait()
-        finally:
-            stopped = app.stop(settings.grace)
-            if settings.ready_file is not None:
-                settings.ready_file.unlink(missing_ok=True)
-        while not stopped.wait(0.1):
-            if hurry.is_set():
-                app.stop(0)
+        settings = flags.settings(vars(arguments))
+        if settings.workers > 1:
+            from dwcp_sidecar.server.supervisor import supervise
+
+            return supervise(settings, flags.portable(vars(arguments)))
+        from dwcp_sidecar.server.single import serve
+
+        return serve(settings)
     except StartError as error:
         return _fail(str(error))
-    return 0
-
-
-def _stop_events() -> tuple[threading.Event, threading.Event]:
-    """Events that the first and the second SIGTERM or SIGINT set."""
-    stop, hurry = threading.Event(), threading.Event()
-
-    def handle(*_: Any) -> None:
-        (hurry if stop.is_set() else stop).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handle)
-    return stop, hurry
 
 
 def _score(arguments: argparse.Namespace) -> int:
@@ -178,26 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     models_help = "folder with manifest.json, for example models/reference/v1"
 
     serve = command("serve", _serve, "answer gRPC calls with one model set", _SERVE)
-    serve.add_argument("--models", type=Path, required=True, metavar="DIR", help=models_help)
-    serve.add_argument(
-        "--listen",
-        metavar="HOST:PORT",
-        help="TCP address; port 0 takes a free one (default: 127.0.0.1:50051, or no TCP when --unix is given)",
-    )
-    serve.add_argument("--unix", type=Path, metavar="PATH", help="unix socket, mode 0660; --listen adds TCP to it")
-    serve.add_argument(
-        "--workers-threads", type=int, default=8, metavar="N", help="calls handled at a time (default: %(default)s)"
-    )
-    serve.add_argument(
-        "--grace",
-        type=float,
-        default=5.0,
-        metavar="SECONDS",
-        help="for calls in flight at the end (default: %(default)s)",
-    )
-    serve.add_argument(
-        "--ready-file", type=Path, metavar="PATH", help="written when the server answers, removed at the end"
-    )
+    flags.add(serve, models_help)
 
     score = command("score", _score, "answer JSON lines from standard input", _SCORE)
     source = "needed unless --address is given; with it, the server must have this very set in use"

@@ -1,34 +1,39 @@
 """A small client of the server: messages out, messages in, refusals as ContractError."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
 import grpc
 import numpy as np
 
-from dwcp.anomaly.v1 import scoring_pb2, scoring_pb2_grpc
+from dwcp.anomaly.v1 import scoring_pb2
 from dwcp_sidecar import detectors
+from dwcp_sidecar.client_connections import Connection, Connections, TlsFiles
+from dwcp_sidecar.client_retries import RETRIES, Caller
+from dwcp_sidecar.client_stream import Result, Sample, Stream, StreamError
 from dwcp_sidecar.errors import ContractError
-from dwcp_sidecar.server.settings import MAX_MESSAGE_BYTES
 from dwcp_sidecar.server.status import from_grpc
 from dwcp_sidecar.verdicts import Explain, Verdicts
 
-_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.enable_http_proxy", 0),  # a sidecar is on this machine: a proxy of the environment is not for it
-]
+__all__ = ["Client", "Result", "Sample", "Stream", "StreamError", "TlsFiles", "verdicts_of_batch", "verdicts_of_score"]
 
 
 class Client:
     """Connects on first use. Safe to call from several threads.
 
     Args:
-        address: `host:port` or `unix:/path`.
-        timeout: seconds until a call fails with DEADLINE_EXCEEDED; each method takes another one.
+        address: `host:port` or `unix:/path`; several addresses of one sidecar, separated by commas, share the calls.
+        timeout: seconds until a call fails with DEADLINE_EXCEEDED, attempts and pauses included; each method takes
+            another one.
+        connections: to each address. A call takes the one with the fewest calls in flight. A sidecar with several
+            workers behind one TCP address needs several, as a connection stays with one worker.
+        retries: how often a call that scored nothing is sent again at most (see `client_retries`); 0 for never.
+        model_set_id: the set to insist on with every call; empty for whatever set is in use: every answer names it.
+        tls: encrypts TCP connections; unix sockets stay plain.
 
     Every method raises ContractError when the server refuses, and grpc.RpcError when the call itself fails (no server,
-    deadline): that is never a score either (E3).
+    too many calls, deadline): that is never a score either (E3). Its `code()` says which.
 
     Example:
         >>> with Client("127.0.0.1:50051") as client:              # doctest: +SKIP
@@ -37,10 +42,20 @@ class Client:
         False
     """
 
-    def __init__(self, address: str, *, timeout: float = 0.25) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float = 0.25,
+        connections: int = 1,
+        retries: int = RETRIES,
+        model_set_id: str = "",
+        tls: TlsFiles | None = None,
+    ) -> None:
         self._timeout = timeout
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
-        self._stub = scoring_pb2_grpc.ScoringServiceStub(self._channel)
+        self._connections = Connections(address, connections, tls)
+        self._caller = Caller(self._connections, retries)
+        self._pinned = model_set_id
 
     def score(
         self,
@@ -57,13 +72,15 @@ class Client:
             detector: for example `isolation_forest`.
             samples: raw values in schema order, oldest first (W1, W2).
             explain: when contributions and expected values are wanted.
-            model_set_id: refuse unless this set is in use; empty for any.
+            model_set_id: refuse unless this set is in use; empty for the client's.
             timeout: seconds, instead of the client's.
         """
-        request = scoring_pb2.ScoreRequest(detector=_number(detector), explain=int(explain), model_set_id=model_set_id)
+        request = scoring_pb2.ScoreRequest(
+            detector=_number(detector), explain=int(explain), model_set_id=model_set_id or self._pinned
+        )
         for sample in samples:
             request.samples.add().values.extend(sample)
-        return self._call(self._stub.Score, request, timeout)
+        return self._score(lambda stub: stub.Score, request, timeout)
 
     def score_batch(
         self,
@@ -86,17 +103,99 @@ class Client:
             rows=np.asarray(rows, "<f8").tobytes(),
             layout=scoring_pb2.BATCH_LAYOUT_SERIES if series else scoring_pb2.BATCH_LAYOUT_WINDOWS,
             explain=int(explain),
-            model_set_id=model_set_id,
+            model_set_id=model_set_id or self._pinned,
         )
-        return self._call(self._stub.ScoreBatch, request, timeout)
+        return self._score(lambda stub: stub.ScoreBatch, request, timeout)
 
     def model_set(self, *, timeout: float | None = None) -> scoring_pb2.GetModelSetResponse:
         """The model set in use: its id and the metadata of its models."""
-        return self._call(self._stub.GetModelSet, scoring_pb2.GetModelSetRequest(), timeout)
+        return self._call(lambda stub: stub.GetModelSet, scoring_pb2.GetModelSetRequest(), timeout)
+
+    def pin(self, *, timeout: float | None = None) -> str:
+        """Insists on the set that is in use now, with every further call and stream, and returns its id.
+
+        After the server has loaded another one every call is MODEL_SET_MISMATCH, until `pin` is called again.
+        """
+        self._pinned = self.model_set(timeout=timeout).model_set_id
+        return self._pinned
+
+    def reload(self, *, timeout: float = 60.0) -> scoring_pb2.ReloadResponse:
+        """Makes the server open the model set that its folder holds now (R1 to R6), and says which set is in use then
+        and whether it is another one than before. All workers follow. A pinned client stays pinned.
+
+        Never sent again by itself.
+
+        Raises:
+            ContractError: the new set is refused, with the code and the file; the old one stays in use.
+            grpc.RpcError: PERMISSION_DENIED where the address may not be used for this.
+        """
+        connection = self._connections.take()
+        try:
+            return connection.operations.Reload(scoring_pb2.ReloadRequest(), timeout=timeout)
+        except grpc.RpcError as error:
+            raise _refusal(error) from None
+        finally:
+            self._connections.give_back(connection)
+
+    def open_stream(
+        self,
+        detector_names: Sequence[str],
+        *,
+        explain: Explain = Explain.ALARMS,
+        model_set_id: str = "",
+        timeout: float | None = None,
+    ) -> Stream:
+        """Opens a stream, on which every sample is sent once and the server keeps the windows (ST1 to ST8).
+
+        Args:
+            detector_names: each of them scores every sample.
+            model_set_id: the stream ends as soon as another set is in use; empty for the client's.
+            timeout: seconds for opening it, and for any answer on it.
+
+        Example:
+            >>> with client.open_stream(["isolation_forest"]) as stream:        # doctest: +SKIP
+            ...     (result,) = stream.score([Sample("link-7", [105.2, 55.0, 0.01, 1.2, 45.3, 58.7, 0.001])])
+        """
+        settings = scoring_pb2.StreamSettings(
+            detectors=map(_number, detector_names), explain=int(explain), model_set_id=model_set_id or self._pinned
+        )
+        patience = self._timeout if timeout is None else timeout
+
+        def attempt(connection: Connection, seconds: float) -> Stream:
+            hold = self._connections.hold(connection)
+            return Stream.opened(connection.scoring.ScoreStream, settings, seconds, patience, hold)
+
+        try:
+            return self._caller.call(attempt, patience)
+        except grpc.RpcError as error:
+            raise _refusal(error) from None
+
+    def stream(
+        self,
+        detector_names: Sequence[str],
+        samples: Iterable[Sample],
+        *,
+        explain: Explain = Explain.ALARMS,
+        model_set_id: str = "",
+        timeout: float | None = None,
+    ) -> Iterator[Result]:
+        """Scores samples as they come from an iterator, which may be endless; see `open_stream` and `Stream.run`."""
+        with self.open_stream(detector_names, explain=explain, model_set_id=model_set_id, timeout=timeout) as stream:
+            yield from stream.run(samples)
+
+    @property
+    def attempts(self) -> int:
+        """Calls sent so far, those included that were sent again."""
+        return self._caller.attempts
+
+    @property
+    def retried(self) -> int:
+        """Calls that were sent again."""
+        return self._caller.retried
 
     def close(self) -> None:
-        """Closes the connection."""
-        self._channel.close()
+        """Closes all connections; open streams end."""
+        self._connections.close()
 
     def __enter__(self) -> "Client":
         return self
@@ -106,14 +205,29 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
+    def _call(self, method: Callable[[Any], Any], request: Any, timeout: float | None) -> Any:
         try:
-            return method(request, timeout=self._timeout if timeout is None else timeout)
+            return self._caller.call(
+                lambda connection, seconds: method(connection.scoring)(request, timeout=seconds),
+                self._timeout if timeout is None else timeout,
+            )
         except grpc.RpcError as error:
-            refusal = from_grpc(error)
-            if refusal is None:
-                raise
-            raise refusal from None
+            raise _refusal(error) from None
+
+    def _score(self, method: Callable[[Any], Any], request: Any, timeout: float | None) -> Any:
+        response = self._call(method, request, timeout)
+        if request.model_set_id and response.model_set_id != request.model_set_id:
+            raise ContractError(
+                "MODEL_SET_MISMATCH",
+                "model_set_id",
+                f"wanted {request.model_set_id}; the server answered with {response.model_set_id}",
+            )
+        return response
+
+
+def _refusal(error: grpc.RpcError) -> Exception:
+    """The refusal that a failed call carries, or else the failure."""
+    return from_grpc(error) or error
 
 
 def verdicts_of_score(response: scoring_pb2.ScoreResponse) -> Verdicts:

@@ -12,9 +12,9 @@ from dwcp_sidecar.calibration import Calibration
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.features import check_batch, check_samples
 from dwcp_sidecar.onnx_file import pruned
-from dwcp_sidecar.verdicts import Explain, Verdicts
+from dwcp_sidecar.verdicts import Explain, Verdict, Verdicts
 
-__all__ = ["Explain", "Model", "Verdicts"]
+__all__ = ["Explain", "Model", "Verdict", "Verdicts"]
 
 # Items handed to ONNX Runtime at once: larger pieces leave the processor's caches. No score depends on it (W4).
 _PIECE = {model_pb2.DETECTOR_ISOLATION_FOREST: 4096, model_pb2.DETECTOR_LSTM_AUTOENCODER: 64}
@@ -72,6 +72,28 @@ class Model:
         """
         return self.run(check_samples(samples, self.feature_names, self.timesteps)[np.newaxis], explain)
 
+    def verdict(self, samples: Sequence[Sequence[float]], explain: Explain = Explain.ALWAYS) -> Verdict:
+        """Scores one request as `score` does, to the same bits, without the arrays of a batch: for servers.
+
+        Raises:
+            ContractError: the first fault in the order of E2.
+        """
+        return self.verdict_of(check_samples(samples, self.feature_names, self.timesteps), explain)
+
+    def verdict_of(self, window: np.ndarray, explain: Explain) -> Verdict:
+        """Scores one checked item, float64 `[timesteps, features]`."""
+        feed = window if self._is_forest else window[np.newaxis]
+        head = self._fetch(feed, explained=explain == Explain.ALWAYS)
+        score, is_anomaly = head[0].item(), head[1].item()
+        contributions = expected = None
+        if explain == Explain.ALWAYS:
+            contributions, expected = head[-2][0].tolist(), head[-1][0].tolist()
+        elif is_anomaly and explain == Explain.ALARMS:
+            contributions, expected = (part[0].tolist() for part in self._fetch(feed, explained=True)[-2:])
+        p_value, level = self.calibration.single(score, is_anomaly)
+        depth_sum = head[2].item() if self._is_forest else None
+        return Verdict(score, is_anomaly, p_value, level, contributions, expected, depth_sum)
+
     def score_batch(self, rows: Any, explain: Explain = Explain.NEVER, *, series: bool = False) -> Verdicts:
         """Scores many items, each to the same bits as `score` (W4).
 
@@ -113,11 +135,12 @@ class Model:
                 contributions[alarms], expected[alarms] = self._fetch(samples[alarms], explained=True)[-2:]
                 explained = alarms
         scores, is_anomaly = head[:2]
+        p_values, levels = self.calibration.grade(scores, is_anomaly)
         return Verdicts(
             scores=scores,
             is_anomaly=is_anomaly,
-            p_values=self.calibration.p_values(scores),
-            levels=self.calibration.levels(scores, is_anomaly),
+            p_values=p_values,
+            levels=levels,
             contributions=contributions,
             expected=expected,
             explained=explained,

@@ -109,8 +109,17 @@ def resolve(path: Path) -> Path:
     """The folder that holds a set's files: where `manifest.json` really is (A6).
 
     Raises:
-        ContractError: MANIFEST_MISSING naming the folder and the remedy.
+        ContractError: MANIFEST_MISSING naming the folder and the remedy; FILE_MISSING when the system lets nobody look;
+            DIGEST_MISMATCH when a released file was replaced.
     """
+    try:
+        return _resolve(path)
+    except OSError as error:
+        what = f"{path} cannot be read: {error.strerror}. Give this user the right to read it."
+        raise ContractError("FILE_MISSING", MANIFEST, what) from None
+
+
+def _resolve(path: Path) -> Path:
     manifest = path / MANIFEST
     if not manifest.is_file():
         raise ContractError(
@@ -129,6 +138,18 @@ def resolve(path: Path) -> Path:
                 "Publish a new set instead of replacing single files.",
             )
     return folder
+
+
+def verify(path: Path) -> str:
+    """The id of the set in a folder (A1), all digests checked. What has the id of an open set is that set, still whole.
+
+    Raises:
+        ContractError: as `ModelSet.open` for the manifest and the bytes of the files.
+    """
+    folder = resolve(path)
+    raw = _read(folder, MANIFEST)
+    _check_files(folder, protojson.parse(raw, model_pb2.Manifest(), MANIFEST))
+    return hashlib.sha256(raw).hexdigest()
 
 
 def identify(path: Path) -> str:

@@ -1,11 +1,9 @@
 """Builds, starts and stops the server."""
 
-import contextlib
-import errno
 import os
-import socket
 import threading
-from concurrent import futures
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -14,15 +12,39 @@ from grpc_reflection.v1alpha import reflection
 
 from dwcp_sidecar import detectors
 from dwcp_sidecar.model_set import ModelSet
-from dwcp_sidecar.server import unix_socket
-from dwcp_sidecar.server.servicer import SERVICE, Servicer, add_to_server
-from dwcp_sidecar.server.settings import MAX_MESSAGE_BYTES, Settings, StartError, one_address, split_address
+from dwcp_sidecar.server import oip, tcp, tls, unix_socket
+from dwcp_sidecar.server.calls import Calls, StatusError
+from dwcp_sidecar.server.gate import Gate
+from dwcp_sidecar.server.live import Live
+from dwcp_sidecar.server.metrics import Metrics
+from dwcp_sidecar.server.servicer import OPERATIONS, SERVICE, Servicer, operations
+from dwcp_sidecar.server.settings import MAX_MESSAGE_BYTES, Settings, StartError
+from dwcp_sidecar.server.streams import Streams
+from dwcp_sidecar.server.tracing import Tracer
 
-_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server that takes half of the calls
-]
+_MAX_STREAMS_OF_A_CONNECTION = 100
+"""Calls that one connection may have open; its client waits with further ones. Keeps one client from all the places."""
+
+_QUIET = 0.1
+"""Seconds without a call after which a stopping server closes its connections. gRPC cancels what comes in just then."""
+
+_CERTIFICATE_SECONDS = 10.0
+"""Seconds between looks at the TLS files; a new connection looks too."""
+
+_LAST_SPANS = 2.0
+"""Seconds that a stopping server takes to send its last spans."""
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_concurrent_streams", _MAX_STREAMS_OF_A_CONNECTION),
+        # Otherwise gRPC resets calls of clients that keep to the limit, while it still clears away earlier ones.
+        ("grpc.http.overload_protection", 0),
+        # A port in use is an error, not a second server that takes half of the calls, unless they are one server.
+        ("grpc.so_reuseport", int(settings.reuse_port)),
+    ]
 
 
 def health_name(detector: str) -> str:
@@ -35,30 +57,64 @@ def health_name(detector: str) -> str:
 
 
 class App:
-    """A server with one open model set.
+    """A server with a live model set.
 
     Args:
-        models: the open set.
-        settings: where to listen and how to stop.
+        live: holds the set.
+        settings: where to listen, limits, how to stop.
+        metrics: counts calls.
+        reload: what the Reload call does: gives the id in use then and whether it changed, or raises ContractError.
 
     Attributes:
         addresses: what clients may pass to gRPC, `127.0.0.1:50051` or `unix:/run/dwcp.sock`; filled by `start`.
+        gate: which calls are taken, and how many there are.
+
+    Raises:
+        StartError: traces are wanted and cannot be sent.
     """
 
-    def __init__(self, models: ModelSet, settings: Settings) -> None:
+    def __init__(
+        self,
+        live: Live,
+        settings: Settings,
+        metrics: Metrics,
+        reload: Callable[[], tuple[str, bool]],
+    ) -> None:
         self.addresses: list[str] = []
-        self.models = models
+        self.gate = gate = Gate(settings.limits)
+        metrics.read(lambda: gate.in_flight, lambda: gate.queued, lambda: gate.open_streams)
+        self._live = live
         self._settings = settings
+        self._metrics = metrics
         self._socket: Path | None = None
+        self._grace_ends = float("inf")
+        self._stopped = threading.Event()
+        self._tracer = Tracer() if settings.traces else None
+        self._certificates: tls.Certificates | None = None
+        self._streams = Streams(live, settings.limits, metrics)
         # Watch is answered without a thread of its own: watchers must not use up the threads that score.
         self._health = health.HealthServicer(experimental_non_blocking=True)
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="score"), options=_OPTIONS
-        )
-        add_to_server(Servicer(models), self._server)
+        self._server = grpc.server(self.gate.other, options=_options(settings))
+        self._server.add_generic_rpc_handlers(self._services(reload))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        if settings.lists_services:
+            names = (SERVICE.full_name, OPERATIONS.full_name, oip.SERVICE.full_name, health.SERVICE_NAME)
+            reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+
+    def _services(self, reload: Callable[[], tuple[str, bool]]) -> list[Calls]:
+        may_not = None
+        if not self._settings.only_trusted_peers:
+            why = "Reload is answered on loopback addresses, unix sockets and over mutual TLS alone"
+            may_not = StatusError(grpc.StatusCode.PERMISSION_DENIED, why)
+        inference = oip.InferenceService(self._live, lambda: self.gate.draining)
+        return [
+            Calls(descriptor.full_name, methods, self.gate, self._metrics, self._tracer)
+            for descriptor, methods in (
+                (SERVICE, Servicer(self._live, self._streams, self._metrics).methods()),
+                (OPERATIONS, operations(reload, may_not)),
+                (oip.SERVICE, inference.methods(self._metrics)),
+            )
+        ]
 
     def start(self) -> None:
         """Binds all addresses, then answers calls.
@@ -72,39 +128,73 @@ class App:
             if self._settings.unix is not None:
                 self.addresses.append(self._bind_unix(self._settings.unix))
         except StartError:
-            self.stop(0)
+            self._server.stop(0)
+            self.remove_socket()
             raise
-        self._set_health()
+        self._live.listen(self._set_health)
         self._server.start()
+        if self._certificates is not None:
+            threading.Thread(target=self._look_at_certificates, args=(self._certificates,), daemon=True).start()
 
     def stop(self, grace: float) -> threading.Event:
-        """Refuses new calls and lets those in flight finish within `grace` seconds.
+        """Refuses new calls and lets those in flight finish within `grace` seconds (L7).
 
         Health becomes NOT_SERVING first. May be called again with a shorter grace.
 
         Returns:
             An event that is set when no call is left.
         """
-        self._health.enter_graceful_shutdown()
-        stopped: threading.Event = self._server.stop(grace)
+        self._grace_ends = min(self._grace_ends, time.monotonic() + grace)
+        if not self.gate.draining:
+            self._health.enter_graceful_shutdown()
+            self.gate.draining = True
+            self._streams.stop()
+            threading.Thread(target=self._drain, name="drain", daemon=True).start()
+        return self._stopped
+
+    def _drain(self) -> None:
+        """Waits for the calls in flight before gRPC is told to stop.
+
+        gRPC's own stop gives calls that come in meanwhile CANCELLED now and then. While this waits they get
+        UNAVAILABLE, on which clients try elsewhere.
+        """
+        quiet_since = time.monotonic()
+        while (now := time.monotonic()) < min(self._grace_ends, quiet_since + _QUIET):
+            if self.gate.in_flight or self.gate.open_streams:
+                quiet_since = now
+            time.sleep(0.01)
+        self.remove_socket()
+        self._server.stop(max(0.0, self._grace_ends - time.monotonic())).wait()
+        if self._tracer is not None:
+            closing = threading.Thread(target=self._tracer.close, daemon=True)
+            closing.start()
+            closing.join(_LAST_SPANS)
+        self._stopped.set()
+
+    def _look_at_certificates(self, certificates: tls.Certificates) -> None:
+        """Keeps the metric of the certificate right where no connection comes that would have it read again."""
+        while not self._stopped.wait(_CERTIFICATE_SECONDS):
+            certificates.look()
+
+    def remove_socket(self) -> None:
+        """Removes the file of the unix socket: no new connection comes that way."""
         if self._socket is not None:
             self._socket.unlink(missing_ok=True)
             self._socket = None
-        return stopped
 
     def _bind_tcp(self, listen: str) -> str:
-        host, port = split_address(listen)
-        family, number = one_address(host, port)
-        written = f"[{number}]" if family == socket.AF_INET6 else number
+        family, number, port = tcp.resolve(listen)
         try:
-            bound = self._server.add_insecure_port(f"{written}:{port}")
-        except RuntimeError:  # gRPC does not say why
-            why, in_use = _why(family, number, port)
-            remedy = f"Stop the program that uses port {port}, or choose" if in_use else "Choose"
-            raise StartError(
-                f"cannot listen on {written}:{port}: {why}. {remedy} another with --listen HOST:PORT (0: any free one)."
-            ) from None
-        return f"{written}:{bound}"
+            bound = self._add_port(tcp.written(family, number, port))
+        except RuntimeError:
+            raise tcp.cannot_listen(family, number, port) from None
+        return tcp.written(family, number, bound)
+
+    def _add_port(self, address: str) -> int:
+        if self._settings.tls is None:
+            return self._server.add_insecure_port(address)
+        self._certificates = tls.Certificates(self._settings.tls, self._metrics)
+        return self._server.add_secure_port(address, tls.credentials_of(self._certificates, self._settings.tls))
 
     def _bind_unix(self, unix: Path) -> str:
         path = Path(os.path.abspath(unix))
@@ -117,35 +207,9 @@ class App:
         self._socket = path
         return f"unix:{path}"
 
-    def _set_health(self) -> None:
+    def _set_health(self, models: ModelSet) -> None:
         serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", SERVICE.full_name):
             self._health.set(name, serving)
         for detector in detectors.BY_NAME:
-            self._health.set(health_name(detector), serving if detector in self.models.models else not_serving)
-
-
-def _why(family: int, host: str, port: int) -> tuple[str, bool]:
-    """Why an address cannot be bound, and whether because it is in use: found by asking the system once more."""
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return os.strerror(error.errno) if error.errno else str(error), error.errno == errno.EADDRINUSE
-    return "the system refuses it", False
-
-
-def write_ready_file(path: Path, line: str) -> None:
-    """Writes the ready line so that a reader never sees half of it.
-
-    Raises:
-        StartError: the file cannot be written.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(line + "\n", encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise StartError(f"--ready-file {path}: {error.strerror}; choose a folder that can be written to") from None
+            self._health.set(health_name(detector), serving if detector in models.models else not_serving)

@@ -1,79 +1,72 @@
-"""ScoringService: converts messages and delegates to the model set (rules W4, E1 to E4)."""
+"""The methods of ScoringService and OperationsService: messages in, messages out (rules W4, E1 to E4, R5)."""
 
-import functools
-import logging
 from collections.abc import Callable
-from typing import Any
 
-import grpc
 import numpy as np
-from google.protobuf import message_factory
-from google.protobuf.descriptor import Descriptor
-from google.protobuf.message import DecodeError, Message
 
-from dwcp.anomaly.v1 import scoring_pb2, scoring_pb2_grpc
+from dwcp.anomaly.v1 import scoring_pb2
 from dwcp_sidecar import detectors
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model import Model
 from dwcp_sidecar.model_set import ModelSet
-from dwcp_sidecar.server import status
-from dwcp_sidecar.verdicts import Explain, Verdicts
+from dwcp_sidecar.server import wire
+from dwcp_sidecar.server.calls import Method, StatusError
+from dwcp_sidecar.server.live import Live
+from dwcp_sidecar.server.messages import check_id, count_batch, count_one, explain_of, to_message
+from dwcp_sidecar.server.metrics import Metrics
+from dwcp_sidecar.server.streams import Streams
+from dwcp_sidecar.verdicts import Explain
 
 SERVICE = scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"]
 """Descriptor of the service; its full name is `dwcp.anomaly.v1.ScoringService`."""
 
-_log = logging.getLogger(__name__)
+OPERATIONS = scoring_pb2.DESCRIPTOR.services_by_name["OperationsService"]
+"""Descriptor of the operator's service."""
 
 
-def _answering(method: Callable[[Any, Any], Message]) -> Callable[[Any, Any, grpc.ServicerContext], Message]:
-    """Wraps a method that takes a request and returns an answer, or raises ContractError, for gRPC."""
+class Servicer:
+    """Answers with the live model set, which every call reads once.
 
-    @functools.wraps(method)
-    def call(self: Any, request: Message | ContractError, context: grpc.ServicerContext) -> Message:
-        # A call may have waited for a thread longer than its caller wanted to wait: nobody reads that answer.
-        remaining = context.time_remaining()
-        if not context.is_active() or (remaining is not None and remaining <= 0):
-            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before scoring began")
-        try:
-            if isinstance(request, ContractError):
-                raise request
-            return method(self, request)
-        except ContractError as error:
-            refusal = error
-        except Exception:  # the one place where a bug becomes an answer; its trace stays in the log
-            _log.exception("%s failed", method.__name__)
-            refusal = ContractError("INTERNAL", "", "the server failed on this request; its log says why")
-        return context.abort_with_status(status.to_grpc(refusal))  # raises: nothing is returned
+    Args:
+        live: holds it.
+        streams: handles ScoreStream.
+        metrics: counts scores and alarms.
+    """
 
-    return call
+    def __init__(self, live: Live, streams: Streams, metrics: Metrics) -> None:
+        self._live = live
+        self._streams = streams
+        self._metrics = metrics
 
+    def methods(self) -> list[Method]:
+        """The methods of ScoringService."""
+        return [
+            Method("Score", scoring_pb2.ScoreRequest, self.score),
+            Method("ScoreBatch", scoring_pb2.ScoreBatchRequest, self.score_batch),
+            Method("ScoreStream", scoring_pb2.ScoreStreamRequest, self._streams.run, stream=True),
+            Method("GetModelSet", scoring_pb2.GetModelSetRequest, self.get_model_set, counted=False),
+        ]
 
-class Servicer(scoring_pb2_grpc.ScoringServiceServicer):
-    """Answers with the model set in `models`, which is read once per call and may be replaced by another open one."""
-
-    def __init__(self, models: ModelSet) -> None:
-        self.models = models
-
-    @_answering
-    def Score(self, request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:  # noqa: N802
-        models = self.models
+    def score(self, request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:
+        models = self._live.models
         model = _model(models, request)
-        explain = _explain(request.explain)
-        verdicts = model.score([sample.values for sample in request.samples], explain)
-        return scoring_pb2.ScoreResponse(verdict=_verdict(model, verdicts), model_set_id=models.id)
+        explain = explain_of(request.explain)
+        verdict = model.verdict([sample.values for sample in request.samples], explain)
+        count_one(self._metrics, model, verdict)
+        return scoring_pb2.ScoreResponse(verdict=to_message(model, verdict), model_set_id=models.id)
 
-    @_answering
-    def ScoreBatch(self, request: scoring_pb2.ScoreBatchRequest) -> scoring_pb2.ScoreBatchResponse:  # noqa: N802
-        models = self.models
+    def score_batch(self, request: scoring_pb2.ScoreBatchRequest) -> bytes:
+        models = self._live.models
         model = _model(models, request)
-        explain = _explain(request.explain)
+        explain = explain_of(request.explain)
         series = _series(request.layout)
         verdicts = model.score_batch(_rows(request.rows, len(model.feature_names)), explain, series=series)
-        return _batch(model, verdicts, explain, models.id)
+        count_batch(self._metrics, model, verdicts)
+        asked = explain != Explain.NEVER
+        return wire.batch_response(verdicts, explained=asked, threshold=model.threshold, id=models.id)
 
-    @_answering
-    def GetModelSet(self, request: scoring_pb2.GetModelSetRequest) -> scoring_pb2.GetModelSetResponse:  # noqa: N802
-        models = self.models
+    def get_model_set(self, request: scoring_pb2.GetModelSetRequest) -> scoring_pb2.GetModelSetResponse:
+        models = self._live.models
         response = scoring_pb2.GetModelSetResponse(model_set_id=models.id)
         for model in models.models.values():
             metadata = response.models.add()
@@ -83,53 +76,27 @@ class Servicer(scoring_pb2_grpc.ScoringServiceServicer):
         return response
 
 
-def add_to_server(servicer: Servicer, server: grpc.Server) -> None:
-    """Registers the service.
+def operations(reload: Callable[[], tuple[str, bool]], refusal: StatusError | None) -> list[Method]:
+    """The methods of OperationsService.
 
-    As the generated function does, but for decoding: bytes that are no message are INVALID_REQUEST (E4), where gRPC on
-    its own would answer INTERNAL.
+    Args:
+        reload: opens what the folder holds; gives the id in use then and whether it changed, or raises ContractError.
+        refusal: raised instead, where whoever can call is not to be trusted with it (R6).
     """
-    handlers = {
-        method.name: grpc.unary_unary_rpc_method_handler(
-            getattr(servicer, method.name),
-            request_deserializer=_decoder(method.input_type),
-            response_serializer=lambda response: response.SerializeToString(),
-        )
-        for method in SERVICE.methods
-    }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
-    server.add_registered_method_handlers(SERVICE.full_name, handlers)
 
+    def answer(request: scoring_pb2.ReloadRequest) -> scoring_pb2.ReloadResponse:
+        if refusal is not None:
+            raise refusal
+        id, changed = reload()
+        return scoring_pb2.ReloadResponse(model_set_id=id, changed=changed)
 
-def _decoder(descriptor: Descriptor) -> Callable[[bytes], Message | ContractError]:
-    from_string = message_factory.GetMessageClass(descriptor).FromString
-
-    def decode(data: bytes) -> Message | ContractError:
-        try:
-            return from_string(data)
-        except DecodeError:
-            return ContractError("INVALID_REQUEST", "", f"the bytes are no {descriptor.name}")
-
-    return decode
+    return [Method("Reload", scoring_pb2.ReloadRequest, answer, counted=False)]
 
 
 def _model(models: ModelSet, request: scoring_pb2.ScoreRequest | scoring_pb2.ScoreBatchRequest) -> Model:
     model = models.model(detectors.NAMES.get(request.detector, f"detector {request.detector}"))
-    if request.model_set_id not in ("", models.id):
-        raise ContractError(
-            "MODEL_SET_MISMATCH",
-            "model_set_id",
-            f"model set {request.model_set_id[:64]} was asked for, {models.id} is in use; ask for that one or for none",
-        )
+    check_id(models, request.model_set_id, "model_set_id")
     return model
-
-
-def _explain(number: int) -> Explain:
-    if number == scoring_pb2.EXPLAIN_UNSPECIFIED:
-        return Explain.ALARMS
-    if number not in scoring_pb2.Explain.values():
-        raise ContractError("INVALID_REQUEST", "explain", f"explain is {number}; the contract has no such value")
-    return Explain(number)
 
 
 def _series(number: int) -> bool:
@@ -145,36 +112,3 @@ def _rows(data: bytes, width: int) -> np.ndarray:
             "INVALID_REQUEST", "rows", f"{len(data)} bytes are no whole number of rows of {width} float64 values"
         )
     return np.frombuffer(data, "<f8").reshape(-1, width)
-
-
-def _verdict(model: Model, verdicts: Verdicts) -> scoring_pb2.Verdict:
-    verdict = scoring_pb2.Verdict(
-        score=verdicts.scores[0],
-        is_anomaly=bool(verdicts.is_anomaly[0]),
-        threshold=model.threshold,
-        p_value=verdicts.p_values[0],
-        level=int(verdicts.levels[0]),
-    )
-    if verdicts.depth_sums is not None:
-        verdict.depth_sum = verdicts.depth_sums[0]
-    if verdicts.explained[0]:
-        contributions = verdicts.contributions[0]
-        verdict.contributions.extend(contributions.tolist())
-        verdict.expected.extend(verdicts.expected[0].tolist())
-        if contributions.any():
-            verdict.top_feature = model.feature_names[int(contributions.argmax())]
-    return verdict
-
-
-def _batch(model: Model, verdicts: Verdicts, explain: Explain, id: str) -> scoring_pb2.ScoreBatchResponse:
-    response = scoring_pb2.ScoreBatchResponse(threshold=model.threshold, model_set_id=id)
-    response.scores.extend(verdicts.scores.tolist())
-    response.is_anomaly.extend(verdicts.is_anomaly.tolist())
-    response.p_values.extend(verdicts.p_values.tolist())
-    response.levels.extend(verdicts.levels.tolist())
-    if verdicts.depth_sums is not None:
-        response.depth_sums.extend(verdicts.depth_sums.tolist())
-    if explain != Explain.NEVER:
-        response.contributions.extend(verdicts.contributions.ravel().tolist())
-        response.expected.extend(verdicts.expected.ravel().tolist())
-    return response

@@ -23,9 +23,17 @@ STATUS: dict[str, grpc.StatusCode] = {
     "WINDOW_TOO_SHORT": grpc.StatusCode.INVALID_ARGUMENT,
     "BATCH_TOO_LARGE": grpc.StatusCode.INVALID_ARGUMENT,
     "MODEL_SET_MISMATCH": grpc.StatusCode.FAILED_PRECONDITION,
+    # Of model sets: only Reload answers them.
+    "MANIFEST_MISSING": grpc.StatusCode.FAILED_PRECONDITION,
+    "METADATA_INVALID": grpc.StatusCode.FAILED_PRECONDITION,
+    "SCHEMA_FROM_FUTURE": grpc.StatusCode.FAILED_PRECONDITION,
+    "FILE_MISSING": grpc.StatusCode.FAILED_PRECONDITION,
+    "DIGEST_MISMATCH": grpc.StatusCode.FAILED_PRECONDITION,
+    "GRAPH_INVALID": grpc.StatusCode.FAILED_PRECONDITION,
+    "GOLDEN_MISMATCH": grpc.StatusCode.FAILED_PRECONDITION,
     "INTERNAL": grpc.StatusCode.INTERNAL,
 }
-"""Code to status (E4). The codes of model sets are not here: a server that is up has a good one."""
+"""Code to status (E4)."""
 
 _PATH = re.compile(r"(?<![\w.])~?(?:/[\w.+@-]+){2,}/?")
 _LONGEST = 1000  # the text travels three times in the trailers, which gRPC limits to 8 KiB
@@ -33,7 +41,7 @@ _LONGEST = 1000  # the text travels three times in the trailers, which gRPC limi
 
 def to_grpc(error: ContractError) -> grpc.Status:
     """The status of a call that is refused: ErrorInfo always, BadRequest when a field is at fault."""
-    code = STATUS.get(error.code, grpc.StatusCode.INTERNAL)
+    code = getattr(error, "status", None) or STATUS.get(error.code, grpc.StatusCode.INTERNAL)  # the former: O1
     message = _public(error.message)
     details = [error_details_pb2.ErrorInfo(reason=error.code, domain=DOMAIN)]
     if error.field:

@@ -1,0 +1,96 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	anomaly "dwcp.internal/anomaly"
+	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
+)
+
+// live is the model set in use with all that follows from it. It never changes: a reload puts another one in its place, and a call
+// works with the one that it loaded when it began (rule R2). Nobody closes the one that was replaced: the native backend holds memory
+// alone, which is free as soon as the last call lets go of it.
+type live struct {
+	scorer anomaly.Scorer
+	id     string
+	// modelSet is the answer of GetModelSet.
+	modelSet *anomalyv1.GetModelSetResponse
+	// models has an entry for each detector that can be scored, by its number.
+	models [lastDetector + 1]*model
+	// opened is when it came into use; written, when its manifest was written, zero when that is not known.
+	opened, written time.Time
+}
+
+const lastDetector = int(anomaly.LSTMAutoencoder)
+
+// model is what the server knows of one detector of the live set.
+type model struct {
+	detector anomaly.Detector
+	// window is the number of samples that are scored at once.
+	window   int
+	features []string
+	counts   *modelCounts
+}
+
+func newLive(scorer anomaly.Scorer, m *metrics) *live {
+	l := &live{scorer: scorer, id: scorer.ID(), modelSet: describe(scorer), opened: time.Now()}
+	for _, d := range anomaly.Detectors() {
+		if metadata := scorer.Metadata(d); metadata != nil {
+			names := metadata.GetFeatureNames()
+			l.models[d] = &model{detector: d, window: anomaly.WindowLength(scorer, d), features: names, counts: m.model(d, names)}
+		}
+	}
+	if set, ok := scorer.(*anomaly.ModelSet); ok {
+		if info, err := os.Stat(filepath.Join(set.Dir(), anomaly.ManifestFile)); err == nil {
+			l.written = info.ModTime()
+		}
+	}
+	return l
+}
+
+// model gives what is known of a detector; nil when it cannot be scored.
+func (l *live) model(d anomaly.Detector) *model {
+	if d < 0 || int(d) > lastDetector {
+		return nil
+	}
+	return l.models[d]
+}
+
+// check gives the first fault of a target in the order of E2: detector, then model set. These the scorer refuses.
+func (l *live) check(ctx context.Context, t target) error {
+	err := l.scorer.Score(ctx, anomaly.Request{Detector: t.detector, ModelSetID: t.modelSetID}, new(anomaly.Verdict))
+	if errors.Is(err, anomaly.CodeNoSamples) {
+		return nil
+	}
+	return err
+}
+
+// sameFeatures says whether samples of one model can be scored by another: same names, same order (rule ST6).
+func sameFeatures(a, b *model) bool { return slices.Equal(a.features, b.features) }
+
+// describe is the answer of GetModelSet: metadata of the models that can be scored, without calibration scores and history.
+func describe(scorer anomaly.Scorer) *anomalyv1.GetModelSetResponse {
+	answer := &anomalyv1.GetModelSetResponse{ModelSetId: scorer.ID()}
+	for _, d := range anomaly.Detectors() {
+		metadata := scorer.Metadata(d)
+		if metadata == nil {
+			continue
+		}
+		short := proto.CloneOf(metadata)
+		if short.Calibration != nil {
+			short.Calibration.Scores = nil
+		}
+		if short.Training != nil {
+			short.Training.History = nil
+		}
+		answer.Models = append(answer.Models, short)
+	}
+	return answer
+}

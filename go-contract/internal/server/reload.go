@@ -1,0 +1,181 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	anomaly "dwcp.internal/anomaly"
+	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
+)
+
+// reloader opens what the model folder holds and puts it in the place of the live set (rules R1 to R6).
+type reloader struct {
+	folder string
+	log    *slog.Logger
+	// open opens a folder as rule A5 says.
+	open func(folder string) (anomaly.Scorer, error)
+	// id is that of the live set; swap replaces it.
+	id   func() string
+	swap func(anomaly.Scorer)
+	// reloads and refused count.
+	metrics *metrics
+
+	// one lets one reload run at a time.
+	one sync.Mutex
+	// seen is what the folder looked like when it was opened the last time; guarded by one.
+	seen look
+
+	// waiting is the reload that has not looked at the folder yet; guarded by mutex.
+	mutex   sync.Mutex
+	waiting *reload
+}
+
+// reload is one reload and what it led to. The outcome can be read when done is closed.
+type reload struct {
+	done    chan struct{}
+	id      string
+	changed bool
+	err     error
+}
+
+// join gives a reload that looks at the folder after this moment. All who ask before it looks share it (rule R5).
+func (r *reloader) join() *reload {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	if r.waiting == nil {
+		next := &reload{done: make(chan struct{})}
+		r.waiting = next
+		go func() {
+			defer close(next.done)
+			r.one.Lock()
+			defer r.one.Unlock()
+			r.mutex.Lock()
+			r.waiting = nil
+			r.mutex.Unlock()
+			next.changed, next.err = r.run()
+			next.id = r.id()
+		}()
+	}
+	return r.waiting
+}
+
+// run opens the folder's set and swaps when it is another one. A set that is refused leaves everything as it is (rule R3).
+func (r *reloader) run() (changed bool, err error) {
+	r.seen = lookAt(r.folder) // before it is opened: what changes meanwhile is seen by the next look
+	defer func() {
+		if bug := recover(); bug != nil {
+			err = fmt.Errorf("panic: %v\n%s", bug, debug.Stack())
+		}
+		result := unchanged
+		switch {
+		case err != nil:
+			result = refused
+			refusal := anomaly.AsError(err)
+			r.metrics.refusedSets.WithLabelValues(refusal.Code.String()).Inc()
+			r.log.Error("model set refused; the one in use stays", "folder", r.folder, "code", refusal.Code.String(), "file", refusal.Field,
+				"reason", refusal.Message, "model_set_id", r.id())
+		case changed:
+			result = swapped
+			r.log.Info("model set swapped", "model_set_id", r.id())
+		}
+		r.metrics.reloads.WithLabelValues(result).Inc()
+	}()
+	scorer, err := r.open(r.folder)
+	if err != nil {
+		return false, err
+	}
+	if scorer.ID() == r.id() {
+		return false, nil
+	}
+	r.swap(scorer)
+	return true, nil
+}
+
+// watch looks at the folder every so often until ctx is done. A folder that changed is opened when it looks the same twice, so that a
+// set is not judged while it is being copied, and only once (rules R1, R3).
+func (r *reloader) watch(ctx context.Context, every time.Duration) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	var before look
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := lookAt(r.folder)
+		r.one.Lock()
+		changed := now != r.seen
+		r.one.Unlock()
+		if changed && now == before {
+			select {
+			case <-r.join().done:
+			case <-ctx.Done():
+				return
+			}
+		}
+		before = now
+	}
+}
+
+// openSet opens a model set with the native backend.
+func openSet(folder string) (anomaly.Scorer, error) {
+	defer debug.FreeOSMemory() // opening takes some times the memory of the set
+	set, err := anomaly.OpenModelSet(folder)
+	if err != nil {
+		return nil, err // not set: a nil pointer would be a Scorer
+	}
+	return set, nil
+}
+
+// swap puts a scorer in the place of the live one.
+func (s *service) swap(scorer anomaly.Scorer) {
+	l := newLive(scorer, s.metrics)
+	s.live.Store(l)
+	s.tellHealth(l)
+	s.streams.each(func(st *stream) {
+		if err := st.pinned(l); err != nil {
+			st.end(s.refuse(context.Background(), "ScoreStream", err), receiving)
+		}
+	})
+}
+
+// reloadCall is a call of OperationsService.Reload.
+type reloadCall struct {
+	answer anomalyv1.ReloadResponse
+}
+
+func (c *reloadCall) decode(b []byte) error  { return decodeNothing(b) }
+func (c *reloadCall) message() proto.Message { return &c.answer }
+func (c *reloadCall) release()               {}
+
+func (c *reloadCall) run(ctx context.Context, s *service, _ *live) error {
+	if !s.closed {
+		return status.Error(codes.PermissionDenied,
+			"the server listens beyond this machine without client certificates; give it a new set through its folder, or use mutual TLS")
+	}
+	r := s.reloader.join()
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	if r.err != nil {
+		refusal := anomaly.AsError(r.err)
+		if refusal.Code == anomaly.CodeInternal {
+			return r.err
+		}
+		// The reason may quote the folder; the log has it.
+		return &anomaly.Error{Code: refusal.Code, Field: refusal.Field, Message: "the model set is refused; the server's log says why. " + refusal.Code.Remedy()}
+	}
+	c.answer.ModelSetId, c.answer.Changed = r.id, r.changed
+	return nil
+}

@@ -1,0 +1,113 @@
+package server
+
+import (
+	"net"
+	"time"
+)
+
+// DefaultListen is used when neither a TCP address nor a unix socket is given: loopback, never all interfaces.
+const DefaultListen = "127.0.0.1:50051"
+
+// Settings say how to serve.
+type Settings struct {
+	// Models is the folder of the model set.
+	Models string
+	// Listen is `host:port`, port 0 for any free one; empty for no TCP.
+	Listen string
+	// Unix is the path of a unix socket; empty for none.
+	Unix string
+	// Metrics is `host:port` of the page for Prometheus; empty for none.
+	Metrics string
+	// Grace is what calls in flight get to finish when the server is told to stop.
+	Grace time.Duration
+	// ReadyFile is written when the server answers, with the line it prints; removed when it stops. Empty for none.
+	ReadyFile string
+	// Watch is the time between looks at the model folder (rule R1); 0 for none.
+	Watch time.Duration
+	// TLS is for the TCP address; the unix socket stays plain.
+	TLS TLS
+	// Reflection says whether the services can be listed.
+	Reflection Reflection
+	Limits
+}
+
+// Limits are what the process takes on (rules L2 to L5).
+type Limits struct {
+	// MaxInFlight is the number of unary scoring calls at a time.
+	MaxInFlight int
+	// MaxStreams is the number of open streams.
+	MaxStreams int
+	// MaxSeries is the number of series of one stream.
+	MaxSeries int
+	// StreamIdle is how long nothing may move on a stream.
+	StreamIdle time.Duration
+}
+
+// DefaultLimits are those that the command has.
+func DefaultLimits() Limits {
+	return Limits{MaxInFlight: 1024, MaxStreams: 1024, MaxSeries: 10_000, StreamIdle: 5 * time.Minute}
+}
+
+// Reflection says whether the services can be listed.
+type Reflection string
+
+// The values of Reflection. The zero value is ReflectionAuto.
+const (
+	// ReflectionAuto is off with mutual TLS, else on.
+	ReflectionAuto Reflection = "auto"
+	ReflectionOn   Reflection = "on"
+	ReflectionOff  Reflection = "off"
+)
+
+func (s Settings) reflection() bool {
+	return s.Reflection == ReflectionOn || (s.Reflection != ReflectionOff && !s.TLS.mutual())
+}
+
+// check refuses settings that nothing can be done with, as a StartError.
+func (s Settings) check() error {
+	if s.Listen == "" && s.Unix == "" {
+		return cannotStart("nothing to listen on; give --listen HOST:PORT or --unix PATH")
+	}
+	for _, limit := range []struct {
+		flag  string
+		value int
+	}{{"--max-in-flight", s.MaxInFlight}, {"--max-streams", s.MaxStreams}, {"--max-series", s.MaxSeries}} {
+		if limit.value < 1 || limit.value > 1<<30 {
+			return cannotStart("%s is %d; give at least 1", limit.flag, limit.value)
+		}
+	}
+	switch {
+	case s.Grace < 0:
+		return cannotStart("--grace is no number of seconds, 0 or more")
+	case s.Watch < 0:
+		return cannotStart("--watch is no number of seconds, 0 or more")
+	case s.StreamIdle <= 0:
+		return cannotStart("--stream-idle is no number of seconds above 0")
+	}
+	switch s.Reflection {
+	case "", ReflectionAuto, ReflectionOn, ReflectionOff:
+	default:
+		return cannotStart("--reflection is %q; give auto, on or off", s.Reflection)
+	}
+	for flag, address := range map[string]string{"--listen": s.Listen, "--metrics": s.Metrics} {
+		if address == "" {
+			continue
+		}
+		if _, _, err := splitAddress(flag, address); err != nil {
+			return err
+		}
+	}
+	return s.TLS.check(s.Listen)
+}
+
+// onlyTrusted says whether those who can call may also ask for a reload: the listeners are unix sockets and loopback addresses, or
+// clients have certificates (rule R6).
+func (s Settings) onlyTrusted(listeners []net.Listener) bool {
+	for _, listener := range listeners {
+		address, isTCP := listener.Addr().(*net.TCPAddr)
+		if isTCP && !address.IP.IsLoopback() && !s.TLS.mutual() {
+			return false
+		}
+	}
+	return true
+}

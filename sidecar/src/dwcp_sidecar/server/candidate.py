@@ -1,0 +1,74 @@
+"""A model set on its way into use: opened beside the live one, then swapped in or dropped (rules R1, R2, R4)."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from dwcp_sidecar.model_set import ModelSet, resolve, verify
+from dwcp_sidecar.server.live import Live
+from dwcp_sidecar.server.reload import Outcome
+
+_SWITCH_SECONDS = 0.0005
+"""Longest time that opening keeps Python to itself before a call gets its turn; 5 ms is usual. The price is some 3 % of
+the speed of all threads, so it is paid while a set is opened alone."""
+
+
+class Candidate:
+    """The set that may take the place of the live one. For one thread at a time."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._models: ModelSet | None = None
+
+    def prepare(self, folder: Path) -> tuple[str, Path]:
+        """Opens what a folder holds, in the place of a former candidate. Calls go on meanwhile.
+
+        Returns:
+            Its id, and the folder where its files really are. The id may be that of the live set: then there is no
+            candidate, and only the digests of the files were checked.
+
+        Raises:
+            ContractError: it is refused; there is no candidate then.
+        """
+        self._models = None
+        with _quick_switches():
+            folder = resolve(folder)
+            id = verify(folder)
+            if id != self._live.models.id:
+                self._models = ModelSet.open(folder)
+                id = self._models.id
+            return id, folder
+
+    def commit(self) -> Outcome:
+        """Puts the candidate into use, if there is one."""
+        models, self._models = self._models, None
+        changed = models is not None and models.id != self._live.models.id
+        if models is not None and changed:
+            self._live.swap(models)
+        del models
+        _return_memory()
+        return Outcome(self._live.models.id, changed)
+
+    def abort(self) -> None:
+        """Drops the candidate."""
+        self._models = None
+        _return_memory()
+
+
+@contextlib.contextmanager
+def _quick_switches() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _return_memory() -> None:
+    """Gives what opening took back to the system, where the C library can: glibc on its own keeps most of it."""
+    import ctypes  # only a process that reloads pays for it
+
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

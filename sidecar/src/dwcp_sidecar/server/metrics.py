@@ -1,0 +1,370 @@
+"""What is counted, and for whom (rules M1, M2): Prometheus metrics of one process, or of several that share a folder.
+
+In one process the numbers live in memory. Where `PROMETHEUS_MULTIPROC_DIR` names a folder, each process keeps its
+numbers in files there, and whichever of them calls `serve_metrics` shows the sum: a supervisor and its workers. What
+a process counted stays in the sum when it ends; its gauges go when `forget` is called.
+"""
+
+import os
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dwcp.anomaly.v1 import scoring_pb2
+from dwcp.oip.v2 import inference_pb2
+
+if TYPE_CHECKING:  # prometheus_client is imported by the process that counts: it takes 3 MB and 50 ms
+    from prometheus_client.metrics_core import Metric
+
+    from dwcp_sidecar.server.metrics_page import Page
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable with the folder that several processes share. Set before a `Metrics` is made."""
+
+METHODS = frozenset(
+    method.name
+    for file in (scoring_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR)
+    for service in file.services_by_name.values()
+    for method in service.methods
+)
+"""Every value of the label `method` (M2)."""
+
+RELOADS = ("swapped", "unchanged", "refused")
+"""Values of `result` in `dwcp_reloads_total`."""
+
+CERTIFICATE_RELOADS = ("swapped", "refused")
+"""Values of `result` in `dwcp_certificate_reloads_total`."""
+
+BUCKETS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
+)  # fmt: skip
+"""Upper bounds of `dwcp_request_seconds`, the same in every implementation."""
+
+_INFO = "dwcp_model_set_info"
+_READS = 5
+_PUBLISH_SECONDS = 1.0  # a scrape comes every 10 s or so; fresher gauges would not be seen
+
+
+class Metrics:
+    """The metrics of a process. All methods may be called from any thread; those of a call take a few microseconds.
+
+    Args:
+        identity: name of this process in the shared folder, without `_` and `/`; its process id when empty. A
+            supervisor that gives its workers the same few names, each to one living process, gets a folder that does
+            not grow with every restart.
+    """
+
+    def __init__(self, identity: str = "") -> None:
+        import prometheus_client as prometheus
+        from prometheus_client import values
+
+        self._shared = os.environ.get(FOLDER, "")
+        if self._shared:
+            identity = identity or str(os.getpid())
+            forget(identity)  # what a former process of that name left
+            values.ValueClass = values.MultiProcessValue(lambda: identity)
+        prometheus.disable_created_metrics()
+        self._registry = prometheus.CollectorRegistry()
+        self._page: Page | None = None
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._children: dict[tuple[str, ...], Any] = {}
+        self._id = ""
+
+        def counter(name: str, help: str, *labels: str) -> Any:
+            return prometheus.Counter(name, help, labels, registry=self._registry)
+
+        def gauge(name: str, help: str, mode: Any, *labels: str) -> Any:
+            return prometheus.Gauge(name, help, labels, registry=self._registry, multiprocess_mode=mode)
+
+        self._gauge = gauge
+        self._requests = counter("dwcp_requests_total", "Calls answered, streams when they end.", "method", "code")
+        self._seconds = prometheus.Histogram(
+            "dwcp_request_seconds",
+            "Seconds from the arrival of a request to its answer.",
+            ["method"],
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+        self._scores = counter("dwcp_scores_total", "Items scored.", "detector")
+        self._alarms = counter(
+            "dwcp_alarms_total",
+            "Anomalies, with the metric that contributes most where that was asked for.",
+            "detector",
+            "level",
+            "metric",
+        )
+        self._refusals = counter("dwcp_refusals_total", "Requests refused, by code of the contract.", "code")
+        self._reloads = counter("dwcp_reloads_total", "Looks at the folder that found something new.", "result")
+        self._sets_refused = counter("dwcp_model_sets_refused_total", "Model sets refused, by code.", "code")
+        self._certificate_reloads = counter(
+            "dwcp_certificate_reloads_total", "TLS files read again after they changed.", "result"
+        )
+        self._restarts = counter("dwcp_worker_restarts_total", "Worker processes started anew after one ended.")
+        self._workers = gauge("dwcp_workers", "Processes that answer calls.", "livemax")
+        self._info = gauge(_INFO, "1 for the model set in use.", "livemax", "model_set_id")
+        self._loaded = gauge(
+            "dwcp_model_set_loaded_timestamp_seconds", "When the model set in use was opened.", "livemostrecent"
+        )
+        self._written = gauge(
+            "dwcp_model_set_created_timestamp_seconds", "When its manifest was written.", "livemostrecent"
+        )
+        self._expiry: Any = None  # made when there is a certificate: a page without TLS has no expiry of 1970
+        for result in RELOADS:
+            self._reloads.labels(result)  # at 0 from the start, so that the first one is an increase
+        self._now = [
+            gauge("dwcp_in_flight", "Unary calls taken and not answered yet.", "livesum"),
+            gauge("dwcp_queued", "Those of them that wait for a thread.", "livesum"),
+            gauge("dwcp_streams", "Streams that are open.", "livesum"),
+        ]
+        if not self._shared:
+            self._workers.set(1)
+
+    def read(self, in_flight: Callable[[], float], queued: Callable[[], float], streams: Callable[[], float]) -> None:
+        """Says where three gauges are read: when a scrape comes, or once a second where processes share a folder, for
+        whoever answers the scrape cannot call into another process.
+
+        Args:
+            in_flight: unary calls taken and not answered yet.
+            queued: those of them that wait for a thread.
+            streams: streams that are open.
+        """
+        sources = list(zip(self._now, (in_flight, queued, streams), strict=True))
+        if self._shared:
+            threading.Thread(target=self._publish, args=(sources,), name="metrics", daemon=True).start()
+        else:
+            for metric, function in sources:
+                metric.set_function(function)
+
+    def call(self, method: str, code: str, seconds: float | None) -> None:
+        """Counts a call that ended. One of a method that is not in METHODS is not counted (M2).
+
+        Args:
+            method: last part of the gRPC path.
+            code: name of the status, for example `INVALID_ARGUMENT`.
+            seconds: from its arrival to its answer; None for a call that was not taken, and for a stream, whose answers
+                are counted one by one.
+        """
+        count = self._children.get((method, code))
+        if count is None:
+            if method not in METHODS:
+                return
+            count = self._children[method, code] = self._requests.labels(method, code).inc
+        count()
+        if seconds is not None:
+            self.answered(method, seconds)
+
+    def answered(self, method: str, seconds: float) -> None:
+        """Counts the time that one answer took, for each of the answers of a stream.
+
+        Args:
+            method: one of METHODS.
+            seconds: from the arrival of its request to the answer.
+        """
+        observe = self._children.get((method,))
+        if observe is None:
+            observe = self._children[(method,)] = self._seconds.labels(method).observe
+        observe(seconds)
+
+    def scored(self, detector: str, count: int) -> None:
+        """Counts scored items."""
+        self._child(self._scores, detector).inc(count)
+
+    def alarm(self, detector: str, level: str, metric: str, count: int = 1) -> None:
+        """Counts anomalies.
+
+        Args:
+            level: `WARNING` or `CRITICAL`.
+            metric: name of the top feature; empty where nothing was explained.
+        """
+        self._child(self._alarms, detector, level, metric).inc(count)
+
+    def refusal(self, code: str) -> None:
+        """Counts a refused request by its code of E1."""
+        self._child(self._refusals, code).inc()
+
+    def reload(self, result: str) -> None:
+        """Counts a reload by its result, one of RELOADS. With several workers: by the process that leads it alone."""
+        self._child(self._reloads, result).inc()
+
+    def set_refused(self, code: str) -> None:
+        """Counts a refused model set by its code of E1. With several workers as `reload`."""
+        self._child(self._sets_refused, code).inc()
+
+    def model_set(self, id: str, loaded: float, created: float) -> None:
+        """Names the model set in use; the former one is no longer shown.
+
+        Args:
+            loaded: when it was opened, seconds since 1970.
+            created: when its manifest was written, seconds since 1970.
+        """
+        with self._lock:
+            former, self._id = self._id, id
+            self._info.labels(id).set(1)
+            self._loaded.set(loaded)
+            self._written.set(created)
+            if former not in ("", id):
+                # In a shared folder a series cannot be removed; the page leaves out those at 0.
+                if self._shared:
+                    self._info.labels(former).set(0)
+                else:
+                    self._info.remove(former)
+
+    def worker_restart(self) -> None:
+        """Counts a worker that was started in the place of one that ended."""
+        self._restarts.inc()
+
+    def workers(self, count: int) -> None:
+        """Says how many processes answer calls; set by the supervisor. Without one it is 1."""
+        self._workers.set(count)
+
+    def certificate(self, expiry: float) -> None:
+        """Says when the certificate in use expires, seconds since 1970. Of several workers the earliest is shown."""
+        with self._lock:
+            if self._expiry is None:
+                self._expiry = self._gauge(
+                    "dwcp_certificate_expiry_timestamp_seconds", "When the certificate in use expires.", "livemin"
+                )
+                for result in CERTIFICATE_RELOADS:
+                    self._certificate_reloads.labels(result)
+            self._expiry.set(expiry)
+
+    def certificate_reload(self, result: str) -> None:
+        """Counts a change of the TLS files by its result, one of CERTIFICATE_RELOADS; each worker counts its own."""
+        self._child(self._certificate_reloads, result).inc()
+
+    def serve_metrics(self, address: str) -> str:
+        """Serves `http://ADDRESS/metrics` until `close`.
+
+        Args:
+            address: `host:port`, port 0 for any free one.
+
+        Returns:
+            The address with the port it got.
+
+        Raises:
+            StartError: the address cannot be had.
+        """
+        from dwcp_sidecar.server.metrics_page import Page
+
+        self._page = Page(address, self.text)
+        return self._page.address
+
+    def text(self) -> bytes:
+        """The page, in the Prometheus text format."""
+        from prometheus_client import generate_latest
+
+        return generate_latest(_Shared(self._shared) if self._shared else self._registry)
+
+    def close(self) -> None:
+        """Stops serving the page and reading gauges. Counting goes on."""
+        self._stop.set()
+        if self._page is not None:
+            self._page.close()
+            self._page = None
+
+    def _child(self, metric: Any, *labels: str) -> Any:
+        key = (metric, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
+
+    def _publish(self, sources: list[tuple[Any, Callable[[], float]]]) -> None:
+        while True:
+            for metric, function in sources:
+                metric.set(function())
+            if self._stop.wait(_PUBLISH_SECONDS):
+                return
+
+
+class NoMetrics(Metrics):
+    """Counts nothing, and imports nothing: for a server that nobody asks for metrics."""
+
+    def __init__(self) -> None:
+        pass
+
+    def read(
+        self, in_flight: Callable[[], float], queued: Callable[[], float], streams: Callable[[], float]
+    ) -> None: ...
+
+    def call(self, method: str, code: str, seconds: float | None) -> None: ...
+
+    def answered(self, method: str, seconds: float) -> None: ...
+
+    def scored(self, detector: str, count: int) -> None: ...
+
+    def alarm(self, detector: str, level: str, metric: str, count: int = 1) -> None: ...
+
+    def refusal(self, code: str) -> None: ...
+
+    def reload(self, result: str) -> None: ...
+
+    def set_refused(self, code: str) -> None: ...
+
+    def model_set(self, id: str, loaded: float, created: float) -> None: ...
+
+    def worker_restart(self) -> None: ...
+
+    def workers(self, count: int) -> None: ...
+
+    def certificate(self, expiry: float) -> None: ...
+
+    def certificate_reload(self, result: str) -> None: ...
+
+    def serve_metrics(self, address: str) -> str:
+        raise NotImplementedError("there is nothing to serve; make a Metrics")
+
+    def text(self) -> bytes:
+        return b""
+
+    def close(self) -> None: ...
+
+
+def forget(identity: str | int) -> None:
+    """Takes the gauges of a process that ended out of the sum; its counts stay. Called by whoever saw it end.
+
+    Args:
+        identity: what the process was given as `identity`, or its process id.
+    """
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(identity, os.environ[FOLDER])
+
+
+class _Shared:
+    """Reads the files of all processes when a scrape comes."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable["Metric"]:
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        for _ in range(_READS):
+            try:
+                metrics = list(MultiProcessCollector(None, self._folder).collect())
+                break
+            except (struct.error, FileNotFoundError):  # a process is making its files, or they go with the folder
+                time.sleep(0.02)
+        else:
+            raise RuntimeError(f"the files in {self._folder} cannot be read")
+        for metric in metrics:
+            if metric.name == _INFO:  # sets that were in use once
+                metric.samples = [sample for sample in metric.samples if sample.value]
+        return metrics
+
+
+def shared_folder(parent: Path) -> Path:
+    """Makes the empty folder that a supervisor and its workers share, and names it in the environment (FOLDER).
+
+    Args:
+        parent: an existing folder, best in memory.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="dwcp-metrics-", dir=parent))
+    os.environ[FOLDER] = str(folder)
+    return folder

@@ -1,0 +1,48 @@
+"""All that answers calls in one process: the live set, its metrics, the gRPC server."""
+
+import time
+from collections.abc import Callable
+
+from dwcp_sidecar.model_set import MANIFEST, ModelSet
+from dwcp_sidecar.server.app import App
+from dwcp_sidecar.server.candidate import Candidate
+from dwcp_sidecar.server.live import Live
+from dwcp_sidecar.server.metrics import Metrics, NoMetrics
+from dwcp_sidecar.server.settings import Settings
+
+
+class Serving:
+    """A server that is not started yet.
+
+    Args:
+        settings: as `App` takes them.
+        models: the set it begins with.
+        reload: what the Reload call does, as `App` takes it.
+        identity: name of this process among those that share their metrics; empty for a process of its own.
+
+    Attributes:
+        live: the set in use.
+        app: answers calls.
+        candidate: the way of another set into use.
+        metrics: what is counted, when the settings ask for metrics.
+
+    Raises:
+        StartError: as `App`.
+    """
+
+    def __init__(
+        self, settings: Settings, models: ModelSet, reload: Callable[[], tuple[str, bool]], identity: str = ""
+    ) -> None:
+        self.metrics = NoMetrics() if settings.metrics is None else Metrics(identity)
+        self.live = Live(models)
+        self.live.listen(self._describe)
+        self.candidate = Candidate(self.live)
+        self.app = App(self.live, settings, self.metrics, reload)
+
+    def _describe(self, models: ModelSet) -> None:
+        now = time.time()
+        try:
+            created = (models.path / MANIFEST).stat().st_mtime
+        except OSError:  # gone already: it was there a moment ago
+            created = now
+        self.metrics.model_set(models.id, now, created)

@@ -1,0 +1,12 @@
+"""Twenty seconds of the soak; `make soak` gives it ten minutes."""
+
+import pytest
+
+from tests.faults.endpoint import COMMANDS
+from tests.faults.soak import soak
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_soak(kind):
+    said: list[str] = []
+    assert soak(kind, 7, every=0.5, say=said.append) == [], said

@@ -37,9 +37,20 @@
 //   - ONNX Runtime, behind the build tag `onnxruntime`: OpenModelSet(path, WithBackend(ONNXRuntime)).
 //   - a sidecar over gRPC: DialSidecar(ctx, address, WithModelSetID(set.ID())).
 //
+// NewFallback asks a sidecar and, when that gives no answer, scores in process.
+//
+// # Asking a sidecar
+//
+// Every call has a deadline. A call that scored nothing is sent again within it, over another connection where there is one
+// (WithRetries, WithConnections); a refusal never is. What the sidecar refuses is an *Error as everywhere else; a call without an
+// answer is a *CallError: ErrUnavailable, ErrOverloaded or context.DeadlineExceeded to errors.Is. The model set found when dialling is
+// pinned (WithModelSetID, FollowModelSet). OpenStream is for series that are scored sample by sample: each sample is sent once.
+// docs/clients.md says more.
+//
 // # Files
 //
 // model.go, manifest.go, metadata.go and golden.go open a set. onnx_reader.go and onnx_tensor.go read its graphs; graph_audit.go,
 // graph_wiring.go and the files *_graph.go and *_wiring.go audit them. isolation_forest.go and lstm_autoencoder.go score.
-// train*.go fit models in process. The drop-in files for the consumer are in monitoring/, the commands in cmd/.
+// train*.go fit models in process. sidecar*.go ask a sidecar: connections, retries, TLS, errors and streams have a file each; fallback*.go
+// put a local set behind it. The drop-in files for the consumer are in monitoring/, the commands in cmd/.
 package anomaly

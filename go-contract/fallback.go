@@ -8,11 +8,13 @@ import (
 	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
 )
 
-// Fallback asks a sidecar first and falls back on a local model set when the sidecar gives no answer. Both give the same scores: the
-// sidecar is held to the id of the local set, with every call. What the sidecar refuses because of the input is refused: the local set would say the same.
+// Fallback asks a sidecar first and falls back on a local model set when the sidecar gives no answer. Both give the same scores:
+// the sidecar is held to the id of the local set, with every call. What the sidecar refuses because of the input is refused: the
+// local set would say the same.
 //
-// A sidecar that failed several times in a row is left alone for a while, so that one that hangs does not cost every call its deadline. The while is a
-// tenth of a second at first and up to five seconds; then one call tries again, and when it is answered, all do.
+// A sidecar that failed several times in a row is left alone for a while, so that one that hangs does not cost every call its
+// deadline. The while is a tenth of a second at first and up to five seconds; then one call tries again, and when it is answered,
+// all do.
 type Fallback struct {
 	local   *ModelSet
 	sidecar *Sidecar
@@ -20,8 +22,8 @@ type Fallback struct {
 	counts  struct{ sidecar, unavailable, overloaded, deadline, mismatch, other, resting atomic.Uint64 }
 }
 
-// NewFallback prepares connections to the sidecar at address, which may be several (DialSidecar). It does not wait for them: a sidecar that is down now
-// may come later. Nothing is sent again unless WithRetries says so, since the local set answers faster.
+// NewFallback prepares connections to the sidecar at address, which may be several (DialSidecar). It does not wait for them: a
+// sidecar that is down now may come later. Nothing is sent again unless WithRetries says so, since the local set answers faster.
 func NewFallback(local *ModelSet, address string, opts ...SidecarOption) (*Fallback, error) {
 	opts = append([]SidecarOption{WithRetries(0)}, opts...)
 	s, err := newSidecar(address, append(opts, WithModelSetID(local.ID())))
@@ -31,7 +33,8 @@ func NewFallback(local *ModelSet, address string, opts ...SidecarOption) (*Fallb
 	return &Fallback{local: local, sidecar: s}, nil
 }
 
-// Score scores with the sidecar, or else locally. remote is nil when the sidecar gave the verdict or refused the input, else why it did not.
+// Score scores with the sidecar, or else locally. remote is nil when the sidecar gave the verdict or refused the input, else why it
+// did not.
 func (f *Fallback) Score(ctx context.Context, request Request, verdict *Verdict) (remote, err error) {
 	return f.either(ctx, request.Detector, func(s Scorer) error { return s.Score(ctx, request, verdict) })
 }
@@ -95,8 +98,8 @@ func (f *Fallback) count(remote error) {
 type FallbackCounts struct {
 	// Sidecar counts calls that the sidecar answered, refusals of the input included.
 	Sidecar uint64
-	// The rest are calls that were scored locally: because the sidecar was unavailable, overloaded, too slow, had another model set, failed otherwise, or was
-	// not asked because it had failed just before.
+	// The rest are calls that were scored locally: because the sidecar was unavailable, overloaded, too slow, had another model
+	// set, failed otherwise, or was not asked because it had failed just before.
 	Unavailable, Overloaded, Deadline, Mismatch, Other, Resting uint64
 }
 

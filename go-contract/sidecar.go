@@ -50,7 +50,8 @@ func newSidecar(address string, opts []SidecarOption) (*Sidecar, error) {
 		return nil, err
 	}
 	s := &Sidecar{
-		connections: all, deadline: o.deadline, retries: o.retries, budget: newBudget(), pinned: o.modelSetID, follow: o.follow, changed: o.changed,
+		connections: all, deadline: o.deadline, retries: o.retries, budget: newBudget(),
+		pinned: o.modelSetID, follow: o.follow, changed: o.changed,
 	}
 	s.closed, s.close = context.WithCancel(context.Background())
 	s.set.Store(&describedSet{id: o.modelSetID})
@@ -249,10 +250,10 @@ func checkBatchReply(r *anomalyv1.ScoreBatchResponse) error {
 	return nil
 }
 
-// Reload makes the sidecar open the model set that its folder holds now, and gives the id of the set in use and whether it is another one
-// than before (rule R2). A set that the sidecar refuses is an *Error with the code and the file; the old one stays in use (R3). The call is not sent
-// again by itself, and opening a set takes longer than scoring: the deadline is that of ctx alone. It reaches one connection; all workers of a sidecar
-// follow (R4). A pinned Sidecar stays pinned.
+// Reload makes the sidecar open the model set that its folder holds now, and gives the id of the set in use and whether it is
+// another one than before (rule R2). A set that the sidecar refuses is an *Error with the code and the file; the old one stays in
+// use (R3). The call is not sent again by itself, and opening a set takes longer than scoring: the deadline is that of ctx alone.
+// It reaches one connection; all workers of a sidecar follow (R4). A pinned Sidecar stays pinned.
 func (s *Sidecar) Reload(ctx context.Context) (id string, changed bool, err error) {
 	c := s.connections.pick(nil)
 	reply, err := anomalyv1.NewOperationsServiceClient(c).Reload(ctx, &anomalyv1.ReloadRequest{})

@@ -77,8 +77,8 @@ func dialOptions(address string, secure credentials.TransportCredentials, others
 	}, others...)
 }
 
-// pick gives the best connection for a call: one that stands, not the one of the last attempt, and of these the one with the fewest calls in
-// flight; equal ones take turns.
+// pick gives the best connection for a call: one that stands, not the one of the last attempt, and of these the one with the fewest
+// calls in flight; equal ones take turns.
 func (a *connections) pick(last *connection) *connection {
 	if len(a.list) == 1 {
 		return a.list[0]

@@ -10,8 +10,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Why a call brought no answer. A server says both without a code of the contract (rule E4): nothing was scored, and the call may be sent
-// again. Ask with errors.Is; a deadline is context.DeadlineExceeded.
+// Why a call brought no answer. A server says both without a code of the contract (rule E4): nothing was scored, and the call may
+// be sent again. Ask with errors.Is; a deadline is context.DeadlineExceeded.
 var (
 	// ErrUnavailable: the sidecar cannot be reached, is stopping, or dropped the call.
 	ErrUnavailable = errors.New("the sidecar is unavailable")
@@ -19,9 +19,9 @@ var (
 	ErrOverloaded = errors.New("the sidecar is overloaded")
 )
 
-// CallError is a call to a sidecar that brought neither an answer nor a refusal of the contract. It is ErrUnavailable, ErrOverloaded,
-// context.DeadlineExceeded or context.Canceled to errors.Is, or none of them, for example where a certificate is missing. To errors.As and
-// AsError it is an *Error with CodeInternal, so that code that knows *Error alone keeps working.
+// CallError is a call to a sidecar that brought neither an answer nor a refusal of the contract. It is ErrUnavailable,
+// ErrOverloaded, context.DeadlineExceeded or context.Canceled to errors.Is, or none of them, for example where a certificate is
+// missing. To errors.As and AsError it is an *Error with CodeInternal, so that code that knows *Error alone keeps working.
 type CallError struct {
 	// Status is the status of gRPC.
 	Status codes.Code

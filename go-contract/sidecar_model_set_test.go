@@ -25,7 +25,8 @@ type reloading struct {
 }
 
 func (f *reloading) GetModelSet(context.Context, *anomalyv1.GetModelSetRequest) (*anomalyv1.GetModelSetResponse, error) {
-	return &anomalyv1.GetModelSetResponse{ModelSetId: *f.current.Load(), Models: []*anomalyv1.ModelMetadata{f.set.Metadata(IsolationForest)}}, nil
+	models := []*anomalyv1.ModelMetadata{f.set.Metadata(IsolationForest)}
+	return &anomalyv1.GetModelSetResponse{ModelSetId: *f.current.Load(), Models: models}, nil
 }
 
 func (f *reloading) Score(ctx context.Context, r *anomalyv1.ScoreRequest) (*anomalyv1.ScoreResponse, error) {

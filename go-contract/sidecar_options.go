@@ -32,28 +32,31 @@ func WithDeadline(d time.Duration) SidecarOption {
 	return func(o *sidecarOptions) { o.deadline = d }
 }
 
-// WithRetries sets how often a call is sent again at most; 0 means never. Sent again are calls that scored nothing or whose answer was lost:
-// those that end with UNAVAILABLE, RESOURCE_EXHAUSTED, or CANCELLED without the caller's doing. Scoring has no effects, so that this is safe. A refusal is never sent again, nor a call
-// whose deadline has passed. Between two attempts lies a pause of 5 to 10 ms, twice that, and so on. No more than one call in ten is sent again for long: a server
-// that is overloaded is not asked more for it.
+// WithRetries sets how often a call is sent again at most; 0 means never. Sent again are calls that scored nothing or whose answer
+// was lost: those that end with UNAVAILABLE, RESOURCE_EXHAUSTED, or CANCELLED without the caller's doing. Scoring has no effects,
+// so that this is safe. A refusal is never sent again, nor a call whose deadline has passed. Between two attempts lies a pause of 5
+// to 10 ms, twice that, and so on. No more than one call in ten is sent again for long: a server that is overloaded is not asked
+// more for it.
 func WithRetries(n int) SidecarOption {
 	return func(o *sidecarOptions) { o.retries = n }
 }
 
-// WithConnections opens n connections to each address. A call takes the one with the fewest calls in flight. A sidecar with several workers
-// behind one TCP address needs several, as a connection stays with one worker. The default is one.
+// WithConnections opens n connections to each address. A call takes the one with the fewest calls in flight. A sidecar with several
+// workers behind one TCP address needs several, as a connection stays with one worker. The default is one.
 func WithConnections(n int) SidecarOption {
 	return func(o *sidecarOptions) { o.connections = max(n, 1) }
 }
 
 // WithModelSetID refuses a sidecar that has another model set open, now and with every call. Without it, the set that the sidecar
-// has open when it is dialled is pinned. After the sidecar loaded another set every call is MODEL_SET_MISMATCH, until it is dialled anew.
+// has open when it is dialled is pinned. After the sidecar loaded another set every call is MODEL_SET_MISMATCH, until it is dialled
+// anew.
 func WithModelSetID(id string) SidecarOption {
 	return func(o *sidecarOptions) { o.modelSetID, o.follow = id, false }
 }
 
-// FollowModelSet pins nothing: whatever set the sidecar has open gives the scores. ID and Metadata become those of the new set soon after the first answer from
-// it; then changed is called with the new id, from another goroutine, unless it is nil. A request that names a ModelSetID is still held to it.
+// FollowModelSet pins nothing: whatever set the sidecar has open gives the scores. ID and Metadata become those of the new set soon
+// after the first answer from it; then changed is called with the new id, from another goroutine, unless it is nil. A request that
+// names a ModelSetID is still held to it.
 func FollowModelSet(changed func(id string)) SidecarOption {
 	return func(o *sidecarOptions) { o.modelSetID, o.follow, o.changed = "", true, changed }
 }

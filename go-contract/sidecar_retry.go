@@ -15,7 +15,8 @@ const (
 	longestPause = time.Second
 )
 
-// call sends over one connection after the other until an answer comes, a refusal does, or no further attempt is allowed (WithRetries).
+// call sends over one connection after the other until an answer comes, a refusal does, or no further attempt is allowed
+// (WithRetries).
 func (s *Sidecar) call(ctx context.Context, send func(context.Context, *connection) error) error {
 	ctx, cancel := s.withDeadline(ctx)
 	defer cancel()
@@ -47,8 +48,8 @@ func maySendAgain(ctx context.Context, err error) bool {
 	return false
 }
 
-// pause waits before a further attempt, a random time so that clients do not come back all at once. It is false, at once, when the deadline
-// would pass meanwhile.
+// pause waits before a further attempt, a random time so that clients do not come back all at once. It is false, at once, when the
+// deadline would pass meanwhile.
 func pause(ctx context.Context, attempt int) bool {
 	d := min(firstPause<<min(attempt, 16), longestPause)
 	d = d/2 + rand.N(d/2)

@@ -15,13 +15,14 @@ import (
 )
 
 const (
-	// MaxStreamSamples is the largest number of samples in one request of a stream (rule ST7). A Stream splits what is longer by itself.
+	// MaxStreamSamples is the largest number of samples in one request of a stream (rule ST7). A Stream splits what is longer by
+	// itself.
 	MaxStreamSamples = 4096
 	// MaxSeriesBytes is the longest name of a series (rule ST7).
 	MaxSeriesBytes = 256
 
-	// requestsAhead is how many requests of a stream may be without an answer: one that the sidecar works on and one that waits there, so
-	// that it is never idle. What is sent meanwhile goes into the next request together.
+	// requestsAhead is how many requests of a stream may be without an answer: one that the sidecar works on and one that waits
+	// there, so that it is never idle. What is sent meanwhile goes into the next request together.
 	requestsAhead = 2
 	// samplesAhead is how many samples Send takes before their results are received.
 	samplesAhead = 4 * MaxStreamSamples
@@ -50,8 +51,9 @@ type StreamSample struct {
 type StreamVerdict struct {
 	// Verdict means something when Err is nil alone.
 	Verdict Verdict
-	// Err is why there is no verdict: CodeWindowTooShort until the window of the series is full, or a fault of the sample (rule ST5).
-	Err *Error
+	// Err is why there is no verdict, an *Error: CodeWindowTooShort until the window of the series is full, or a fault of the
+	// sample (rule ST5).
+	Err error
 }
 
 // StreamResult is the answer to one sample.
@@ -63,15 +65,15 @@ type StreamResult struct {
 	ModelSetID string
 }
 
-// Stream scores samples as they come; the sidecar keeps the windows, so that each sample is sent once. It is safe for concurrent use. All
-// samples that wait while the sidecar is busy travel in one request, whoever gave them: that is what makes streams fast.
+// Stream scores samples as they come; the sidecar keeps the windows, so that each sample is sent once. It is safe for concurrent
+// use. All samples that wait while the sidecar is busy travel in one request, whoever gave them: that is what makes streams fast.
 //
-// There are two ways to use it, also at the same time. Score sends samples and waits for their results. Send only sends, and Receive gives
-// the results of sent samples in order; one goroutine sends, another receives.
+// There are two ways to use it, also at the same time. Score sends samples and waits for their results. Send only sends, and
+// Receive gives the results of sent samples in order; one goroutine sends, another receives.
 //
-// A stream that broke stays broken, and its windows are gone (rule ST3). Every method says why then, and Unanswered which samples of Send have no
-// result. Open another stream, and send before the unanswered samples the window that came before them: the last `timesteps - 1` samples of each series, oldest
-// first. Their results have been seen and are thrown away.
+// A stream that broke stays broken, and its windows are gone (rule ST3). Every method says why then, and Unanswered which samples
+// of Send have no result. Open another stream, and send before the unanswered samples the window that came before them: the last
+// `timesteps - 1` samples of each series, oldest first. Their results have been seen and are thrown away.
 type Stream struct {
 	sidecar    *Sidecar
 	connection *connection
@@ -109,8 +111,8 @@ type streamCall struct {
 	done    chan struct{}
 }
 
-// OpenStream opens a stream and waits until the sidecar has accepted its settings. It lives until ctx is done, or until Close. A stream is not
-// opened again by itself; the opening is tried again as WithRetries says.
+// OpenStream opens a stream and waits until the sidecar has accepted its settings. It lives until ctx is done, or until Close. A
+// stream is not opened again by itself; the opening is tried again as WithRetries says.
 func (s *Sidecar) OpenStream(ctx context.Context, settings StreamSettings) (*Stream, error) {
 	id := s.wanted(settings.ModelSetID)
 	message := &anomalyv1.StreamSettings{Explain: anomalyv1.Explain(settings.Explain), ModelSetId: id}
@@ -151,9 +153,9 @@ func (s *Sidecar) OpenStream(ctx context.Context, settings StreamSettings) (*Str
 	return t, nil
 }
 
-// Score sends samples and gives their results, in order. It waits as long as a call to the sidecar may take (WithDeadline). After an error there are
-// results for the first samples only, and the rest counts as not answered; when the deadline has passed, but the stream has not broken, they may be in the
-// windows all the same: set Restart if that matters.
+// Score sends samples and gives their results, in order. It waits as long as a call to the sidecar may take (WithDeadline). After
+// an error there are results for the first samples only, and the rest counts as not answered; when the deadline has passed, but the
+// stream has not broken, they may be in the windows all the same: set Restart if that matters.
 func (t *Stream) Score(ctx context.Context, samples ...StreamSample) ([]StreamResult, error) {
 	if len(samples) == 0 {
 		return nil, nil
@@ -190,8 +192,9 @@ func (t *Stream) Score(ctx context.Context, samples ...StreamSample) ([]StreamRe
 	}
 }
 
-// Send hands over samples whose results Receive will give, and does not wait for the sidecar. Once 16,384 results have not been received it waits
-// until they are, or ctx is done; so the goroutine that receives must be another one. The values are copied. An error means that none of the samples was taken.
+// Send hands over samples whose results Receive will give, and does not wait for the sidecar. Once 16,384 results have not been
+// received it waits until they are, or ctx is done; so the goroutine that receives must be another one. The values are copied. An
+// error means that none of the samples was taken.
 func (t *Stream) Send(ctx context.Context, samples ...StreamSample) error {
 	messages, refusal := streamMessages(samples)
 	if refusal != nil {
@@ -209,8 +212,8 @@ func (t *Stream) Send(ctx context.Context, samples ...StreamSample) error {
 	return err
 }
 
-// Receive gives the result of the oldest sample of Send whose result was not given yet; it waits for one until ctx is done. After CloseSend and
-// the last result it is io.EOF; when the stream broke, the results that came before that are given first.
+// Receive gives the result of the oldest sample of Send whose result was not given yet; it waits for one until ctx is done. After
+// CloseSend and the last result it is io.EOF; when the stream broke, the results that came before that are given first.
 func (t *Stream) Receive(ctx context.Context) (StreamResult, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -244,7 +247,8 @@ func (t *Stream) Close() error {
 	return nil
 }
 
-// Unanswered are the samples of Send without a result, oldest first. They are final once Receive gave an error that is not of its context.
+// Unanswered are the samples of Send without a result, oldest first. They are final once Receive gave an error that is not of its
+// context.
 func (t *Stream) Unanswered() []StreamSample {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -252,7 +252,7 @@ def main() -> int:
     for name in arguments.only or PARTS:
         console.print(f"measuring {name}: {PARTS[name].__doc__}")
         results += PARTS[name](arguments)
-    table = Table(title=f"{os.cpu_count()} cores; medians of paired rounds, [min to max]")
+    table = Table(title=f"{os.cpu_count()} cores; medians of paired rounds, \\[min to max]")
     for column in ("what", "measured", "bar", "met"):
         table.add_column(column, overflow="fold")
     for result in results:

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,8 +38,19 @@ def namespace() -> list[str]:
         return []
 
 
-def measure(rounds: int, seconds: float, chosen: list[str]) -> dict:
-    """Installs, measures, and returns the document with all measurements and bars."""
+def measure(rounds: int, seconds: float, chosen: Collection[str] = (), only: Collection[str] = ()) -> dict:
+    """Installs, measures, and returns the document with all measurements and bars.
+
+    Args:
+        rounds: how often everything is measured.
+        seconds: how long each time.
+        chosen: names of servers; empty for all.
+        only: names of cases; empty for all.
+
+    Raises:
+        ValueError: the servers did not give the same score.
+        CalledProcessError: nothing could be measured.
+    """
     programs()
     for server in SERVERS:
         if server.peer and (not chosen or server.name in chosen) and (why := environment(server.peer)):
@@ -47,7 +59,8 @@ def measure(rounds: int, seconds: float, chosen: list[str]) -> dict:
     out = BUILD / "rounds.json"
     command = [*apart, sys.executable, "-m", "tests.bench.serving_rounds", "--out", str(out)]
     command += ["--rounds", str(rounds), "--seconds", str(seconds), *(["--loopback-only"] if apart else [])]
-    subprocess.run([*command, *(f"--server={name}" for name in chosen)], cwd=ROOT, check=True)
+    command += [*(f"--server={name}" for name in chosen), *(f"--case={name}" for name in only)]
+    subprocess.run(command, cwd=ROOT, check=True)
     document = json.loads(out.read_text())
     same_scores(document)
     document["bars"] = [asdict(bar) for bar in bars(Measured(document))]
@@ -151,7 +164,7 @@ def bars_table(found: list[Bar], console: Console) -> None:
     for column in ("what", "measured", "bar", "met"):
         table.add_column(column, overflow="fold")
     for bar in found:
-        met = {None: "?", True: "yes", False: "[red]NO[/red]"}[bar.met]
+        met = {None: "?" if bar.bar else "", True: "yes", False: "[red]NO[/red]"}[bar.met]
         table.add_row(bar.what, bar.value, bar.bar, met)
     console.print(table)
 
@@ -193,6 +206,8 @@ def main() -> int:
     tables(document, console)
     for name, why in document["skipped"].items():
         console.print(f"left out: {name}: {why}", markup=False)
+    for failure in document["failed"]:
+        console.print(f"failed in round {failure['round'] + 1}: {failure['what']}: {failure['why']}", markup=False)
     found = [Bar(**bar) for bar in document["bars"]]
     bars_table(found, console)
     why = draw()

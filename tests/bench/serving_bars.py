@@ -32,7 +32,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Bar:
-    """One promise and whether it was kept; `met` is None when it could not be measured."""
+    """One promise and whether it was kept; `met` is None where it could not be measured or nothing was promised."""
 
     what: str
     value: str
@@ -85,6 +85,12 @@ def rows(measurement: dict) -> float:
     return float(measurement["rows_per_second"])
 
 
+def rows_per_cpu_second(measurement: dict) -> float:
+    """Rows per second of the server's CPU time, or of the program's own where there is no server."""
+    share = measurement.get("server_cpu_share", measurement.get("client_cpu_share_of_a_core"))
+    return rows(measurement) / float(share)
+
+
 def p99(measurement: dict) -> float:
     """99th percentile of the latency, in ms."""
     return float(measurement["latency_ms"]["p99"])
@@ -114,14 +120,21 @@ def bars(measured: Measured) -> list[Bar]:
     for peer, wanted in ((servers.KSERVE, 1.4), (servers.MLSERVER, 2.0)):
         ratio(f"{python} / {peer}, unary, 1 caller", one, measured.best(peer, cases.UNARY_1), wanted, python, peer)
     triton = measured.best(servers.TRITON, *callers_64)
-    streamed = measured.best(everywhere, cases.STREAM)
-    what = f"{everywhere}, stream of single samples / {servers.TRITON}, unary, 64 callers"
+    streamed = measured.best(everywhere, cases.STREAM_64, cases.STREAM)
+    what = f"{everywhere}, 64 samples on their way in streams / {servers.TRITON}, unary, 64 callers"
     ratio(what, streamed, triton, 1.0, everywhere, servers.TRITON)
     unary = measured.best(go, *callers_64)
     ratio(f"{go} / {servers.TRITON}, unary, 64 callers", unary, triton, 2.0, go, servers.TRITON)
     for server, limit in ((python, cases.PYTHON_LIMIT), (go, cases.GO_LIMIT)):
-        served, local = (measured.best(name, cases.BATCH_ONE_CORE) for name in (server, limit))
-        ratio(f"{server}, batches of 256 / {limit}, one core each", served, local, 0.8, server)
+        served, local = measured.best(server, cases.BATCH), measured.best(limit, cases.BATCH_ONE_CORE)
+        ratio(f"{server}, batches of 256, 4 callers / {limit}, one thread", served, local, 0.8, server)
+        served = measured.best(server, cases.BATCH_ONE_CORE)
+        if spread := ratios(served, local):
+            found.append(Bar("the same with the server kept on one core", spread.text(unit="x"), "", None))
+        served = measured.by_round(server, cases.BATCH_ONE_CORE, rows_per_cpu_second)
+        local = measured.by_round(limit, cases.BATCH_ONE_CORE, rows_per_cpu_second)
+        if spread := ratios(served, local):  # says the same where other programs take part of the core
+            found.append(Bar("the same in rows per second of CPU time", spread.text(unit="x"), "", None))
     most(f"{go}, p99 of unary calls, 1 caller", measured.spread(go, cases.UNARY_1, p99), 1, ".2f", " ms", go)
     for server, megabytes in ((python, 110), (everywhere, 110), (go, 40)):
         what = f"{server}, resident memory of the largest process, after all load"

@@ -52,6 +52,7 @@ PYTHON_LIMIT, GO_LIMIT = "Python in process", "Go in process"
 UNARY_1 = "unary, 1 caller"
 UNARY_64, UNARY_64_1 = "unary, 64 callers", "unary, 64 callers, 1 connection"
 STREAM, STREAM_16 = "stream", "stream, 16 samples a message"
+STREAM_64 = "64 callers on 4 streams"
 BATCH_ONE_CORE = "batches of 256, server on one core"
 BATCH, BATCH_4096 = "batches of 256", "batches of 4096"
 
@@ -64,10 +65,12 @@ CASES = (
     Case("Open Inference Protocol, 1 caller", "infer", _calls(1, 1), ours=True),
     Case("Open Inference Protocol, 64 callers", "infer", _calls(64, 8), ours=True),
     Case(STREAM, "stream", _stream(1)),
+    Case(STREAM_64, "shared-stream", ("--streams", "4", "--concurrency", "64"), ours=True),
     Case(STREAM_16, "stream", _stream(16), rows=True),
     Case(BATCH, "batch", _calls(4, 4, 256), rows=True, limits=_limits(256, CORES)),
     Case(BATCH_4096, "batch", _calls(2, 2, 4096), rows=True, limits=_limits(4096, CORES)),
     Case(BATCH_ONE_CORE, "batch", _calls(4, 4, 256), rows=True, one_core=True, ours=True, limits=_limits(256, 1)),
 )
 """Several callers have a connection each, up to 8, unless the name says 1. Streams: 8, each on a connection, with 64
-messages on their way in all. Batches: 4 callers, or 2 with 4096 rows."""
+messages on their way in all; or 64 callers, each with one sample on its way, who share 4 streams of the Go client, which
+sends what waits together. Batches: 4 callers, or 2 with 4096 rows."""

@@ -25,12 +25,12 @@ def panels(measurements: list[dict]) -> list[tuple[str, str, dict[str, list[floa
                 found.setdefault(m["server"], []).append(m["rows_per_second"])
         return found
 
-    streams = of("stream") | {f"{name}, unary": v for name, v in of("unary, 64 callers", "Triton", "plain").items()}
+    streams = of("64 callers on 4 streams") | {f"{name}, unary": v for name, v in of("unary, 64 callers", "Triton", "plain").items()}
     batches = {name: v for name, v in of("batches of 256").items() if "echo" not in name}  # it returns what it was sent
     return [
         ("One caller", "calls a second", of("unary, 1 caller")),
         ("64 callers on 8 connections", "calls a second", of("unary, 64 callers")),
-        ("64 on their way: single samples in 8 streams, or unary calls", "samples a second", streams),
+        ("64 callers: on 4 streams, or unary calls", "samples a second", streams),
         ("Batches of 256 rows, 4 callers", "rows a second", batches),
     ]
 

@@ -7,7 +7,6 @@ whatever it binds, can be reached from elsewhere. Servers and load generator sha
 """
 
 import argparse
-import contextlib
 import fcntl
 import json
 import os
@@ -48,14 +47,16 @@ def write_rows(target: Path) -> None:
 class Rounds:
     """Everything that is measured, and the notes of what could not be."""
 
-    def __init__(self, servers: list[Server], rows: Path, seconds: float) -> None:
+    def __init__(self, servers: list[Server], cases: list[Case], rows: Path, seconds: float) -> None:
         self.servers = servers
+        self.cases = cases
         self.rows = rows
         self.flags = ("--rows-file", str(rows), "--duration", f"{seconds}s", "--warm-up", f"{min(0.25, seconds)}s")
         self.seconds = seconds
         self.measurements: list[dict] = []
         self.starts: list[dict] = []
         self.memory: list[dict] = []
+        self.failed: list[dict] = []
         self.skipped: dict[str, str] = {}
 
     def run(self, number: int) -> None:
@@ -72,7 +73,7 @@ class Rounds:
                     continue
                 running.append(one)
                 self.starts.append({"server": server.name, "seconds": one.first_answer, "first_score": one.score})
-            for case in CASES:
+            for case in self.cases:
                 # Each round begins with another server, so that nobody always follows the same one.
                 turned = running[number % len(running) :] + running[: number % len(running)]
                 for one in turned:
@@ -81,7 +82,8 @@ class Rounds:
                     self.limit(number, case, name, command)
             for one in running:
                 each, together = one.memory()
-                self.memory.append({"server": one.server.name, "each_mb": each, "together_mb": together})
+                if each:  # it still runs
+                    self.memory.append({"server": one.server.name, "each_mb": each, "together_mb": together})
         finally:
             for one in running:
                 one.stop()
@@ -104,13 +106,12 @@ class Rounds:
             # The server's time includes the warm-up and is only known for both together.
             busy = one.cpu_seconds() - cpu
         except RuntimeError as error:
-            self.skip(name, str(error))
+            self.fail(number, name, str(error))
             return
         finally:
             if apart:
                 os.sched_setaffinity(0, cores)
-                with contextlib.suppress(OSError):
-                    one.pin(cores)
+                one.pin(cores)
         span = found["seconds"] + float(self.flags[-1][:-1])
         self.measurements.append(
             {"round": number, "case": case.name, "server": server.name, "server_cpu_share": busy / span, **found}
@@ -118,6 +119,9 @@ class Rounds:
 
     def limit(self, number: int, case: Case, name: str, command: tuple[str | Path, ...]) -> None:
         """One in-process measurement."""
+        what = f"{name}: {case.name}"
+        if what in self.skipped:
+            return
         cores = os.sched_getaffinity(0)
         if case.one_core:
             os.sched_setaffinity(0, {min(cores)})
@@ -126,8 +130,16 @@ class Rounds:
         finally:
             os.sched_setaffinity(0, cores)
         if done.returncode != 0:
-            raise SystemExit(f"{name} failed: {done.stderr}")
+            self.fail(number, what, done.stderr.strip())
+            return
         self.measurements.append({"round": number, "case": case.name, "server": name, **json.loads(done.stdout)})
+
+    def fail(self, number: int, what: str, why: str) -> None:
+        """Notes and prints a failure. Once may be the machine's fault; what fails twice is left out."""
+        self.failed.append({"round": number, "what": what, "why": why})
+        print(f"  failed: {what}: {why}", flush=True)
+        if sum(failure["what"] == what for failure in self.failed) == 2:
+            self.skip(what, why)
 
     def skip(self, name: str, why: str) -> None:
         """Notes and prints what is left out from now on."""
@@ -143,13 +155,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--loopback-only", action="store_true")
     parser.add_argument("--server", action="append", help="measure this one only; may be given several times")
+    parser.add_argument("--case", action="append", help="this case only; may be given several times")
     arguments = parser.parse_args()
     if arguments.loopback_only:
         loopback_up()
     rows = BUILD / "rows.f64"
     write_rows(rows)
     chosen = [s for s in SERVERS if not arguments.server or s.name in arguments.server]
-    rounds = Rounds(chosen, rows, arguments.seconds)
+    wanted = [c for c in CASES if not arguments.case or c.name in arguments.case]
+    rounds = Rounds(chosen, wanted, rows, arguments.seconds)
     for server in chosen:
         if server.binds_all and not arguments.loopback_only:
             rounds.skip(server.name, "it listens on every interface, and there is no network namespace to keep it in")
@@ -164,6 +178,7 @@ def main() -> None:
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
         "skipped": rounds.skipped,
+        "failed": rounds.failed,
         "starts": rounds.starts,
         "memory": rounds.memory,
         "measurements": rounds.measurements,

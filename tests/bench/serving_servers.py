@@ -106,7 +106,7 @@ def _run_folder(name: str) -> Path:
     return folder
 
 
-_OWN = frozenset({"score", "batch", "stream", "infer"})
+_OWN = frozenset({"score", "batch", "stream", "shared-stream", "infer"})
 _INFER = {"calls": frozenset({"score", "batch"}), "flags": ("--call", "infer", "--model", "forest")}
 
 PYTHON, GO = "Python sidecar", "Go sidecar"
@@ -225,8 +225,8 @@ class Running:
     def pin(self, cores: set[int]) -> None:
         """Keeps all its threads on these cores."""
         for pid in self.processes():
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{pid}/task").glob("*"):
+                with contextlib.suppress(OSError):  # it ended
                     os.sched_setaffinity(int(task.name), cores)
 
     def stop(self) -> None:

@@ -1,8 +1,8 @@
 """Carries out the steps of a Dockerfile in a folder, on a machine without a container engine.
 
-Done for real: what the build sees (`.dockerignore`), every COPY, every RUN but the downloads, what the last stage keeps,
-and its entry point and health check. Not done: the base images; Python and Go are those of this machine. In the place of
-a download from the package index, the very versions that are installed here are linked in, and no others.
+Done for real: what the build sees (`.dockerignore`), every COPY, every RUN but the downloads, what the last stage
+keeps, and its entry point and health check. Not done: the base images; Python and Go are those of this machine. In the
+place of a download from the package index, the very versions that are installed here are linked in, and no others.
 """
 
 import json
@@ -192,7 +192,7 @@ class Image:
         assert done.returncode == 0, f"RUN {command}\n{done.stdout}{done.stderr}"
 
     def _keep(self, copies: list[str]) -> None:
-        """Forgets everything that the last stage does not copy. Paths stay what they were: a virtual environment knows its own."""
+        """Forgets all that the last stage does not copy. Paths stay the same: a virtual environment knows its own."""
         build = self.root.with_name(self.root.name + "-build")
         self.root.rename(build)
         for text in copies:

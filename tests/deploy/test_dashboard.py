@@ -1,4 +1,4 @@
-"""The dashboard is one that Grafana shows: no panel over another, every query PromQL, every variable defined, every panel explained."""
+"""The dashboard is one that Grafana shows: no panel over another, every query PromQL, every variable defined."""
 
 import itertools
 import re
@@ -77,8 +77,8 @@ def test_queries_are_promql(tmp_path: Path) -> None:
 
 
 def test_panels_that_runbooks_name_exist() -> None:
-    titles = {panel["title"] for panel in PANELS}
-    texts = RULES.read_text() + (ROOT / "docs/operations.md").read_text()
-    named = re.findall(r"[Tt]he panel ([A-Z][^:.(]*?)(?= shows| names|[:.(])", texts)
-    assert len(named) >= 5
-    assert set(named) <= titles
+    titles = tuple(panel["title"] for panel in PANELS)
+    texts = " ".join((RULES.read_text() + (ROOT / "docs/operations.md").read_text()).split())
+    named = re.findall(r"[Tt]he panel ([A-Z].{40})", texts)
+    assert len(named) >= 10
+    assert [text for text in named if not text.startswith(titles)] == []

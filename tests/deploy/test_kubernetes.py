@@ -22,6 +22,7 @@ VERSIONS = ("1.33", "1.37")
 """Oldest and newest version of Kubernetes: sidecar containers are stable since 1.33."""
 SIDECARS = ("dwcp-sidecar", "dwcp-sidecar-go")
 NOBODY = 65532
+GRPC_ADDRESS = "0.0.0.0:50051"
 WAIT = 60
 ROW = [105.2, 55.0, 0.01, 1.2, 45.3, 58.7, 0.001]
 folders = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
@@ -225,20 +226,20 @@ def test_arguments_start_it_and_probes_see_it(started: Pod) -> None:
         assert started.probe(name) == 0
     with Client(f"unix:{started.root}/score.sock", timeout=WAIT) as client:
         assert client.score("isolation_forest", [ROW]).verdict.score > 0
+    if GRPC_ADDRESS in started.replace:
+        check_mutual_tls(started.replace[GRPC_ADDRESS], started.root)
     started.process.send_signal(signal.SIGTERM)
     assert started.process.wait(WAIT) == 0
     assert started.probe("livenessProbe") != 0
 
 
-@pytest.mark.parametrize("started", FOLDERS[1:], ids=lambda path: path.name, indirect=True)
-def test_only_clients_with_a_certificate_are_answered(started: Pod) -> None:
-    address = started.replace["0.0.0.0:50051"]
-    ca, certificate, key = ((started.root / name).read_bytes() for name in ("ca.crt", "tls.crt", "tls.key"))
-    call = "/dwcp.anomaly.v1.ScoringService/GetModelSet"
+def check_mutual_tls(address: str, folder: Path) -> None:
+    """Clients with a certificate are answered, others not."""
+    ca, certificate, key = ((folder / name).read_bytes() for name in ("ca.crt", "tls.crt", "tls.key"))
 
     def ask(credentials: grpc.ChannelCredentials) -> bytes:
         with grpc.secure_channel(address, credentials) as channel:
-            return channel.unary_unary(call)(b"", timeout=10)
+            return channel.unary_unary("/dwcp.anomaly.v1.ScoringService/GetModelSet")(b"", timeout=10)
 
     assert ask(grpc.ssl_channel_credentials(ca, key, certificate))
     with pytest.raises(grpc.RpcError) as error:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +35,15 @@ def test_verify(unit: Path, tmp_path: Path) -> None:
     done = run(tool("systemd-analyze"), "verify", "--man=no", tmp_path / unit.name)
     assert done.returncode == 0, done.stderr
     assert unit.stem not in done.stderr
+
+
+@units
+def test_what_the_handbook_adds_verifies(unit: Path, tmp_path: Path) -> None:
+    (added,) = re.findall(r"^```ini\n(.*?)^```", (ROOT / "docs/operations.md").read_text(), re.S | re.M)
+    text = re.sub(r"^ExecStart=\S+", f"ExecStart={shutil.which('true')}", unit.read_text(), flags=re.M)
+    (tmp_path / unit.name).write_text(text + added)
+    done = run(tool("systemd-analyze"), "verify", "--man=no", tmp_path / unit.name)
+    assert (done.returncode, unit.stem in done.stderr) == (0, False), done.stderr
 
 
 def test_verify_would_notice(tmp_path: Path) -> None:
@@ -121,8 +129,8 @@ class Service:
 
 
 @pytest.fixture
-def service(request: pytest.FixtureRequest, programs: dict[str, str], tmp_path: Path) -> Iterator[Service]:
-    yield Service(request.param, programs, tmp_path)
+def service(request: pytest.FixtureRequest, programs: dict[str, str], tmp_path: Path) -> Service:
+    return Service(request.param, programs, tmp_path)
 
 
 def score(service: Service) -> float:
@@ -157,7 +165,7 @@ PR_SET_NO_NEW_PRIVS, PR_SET_MDWE = 38, 65
 prctl = ctypes.CDLL(None, use_errno=True).prctl
 assert prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
 if prctl(PR_SET_MDWE, 1, 0, 0, 0) != 0:
-    print("this kernel has no PR_SET_MDWE (6.3): memory that is written and executed was not forbidden", file=sys.stderr)
+    print("no PR_SET_MDWE before Linux 6.3: memory may be written and executed here", file=sys.stderr)
 try:
     os.chown(".", -1, -1)
 except PermissionError:

@@ -25,7 +25,7 @@ _PLACES = os.pathsep.join([str(ROOT / ".venv/bin"), os.environ.get("PATH", ""), 
 
 
 def tool(name: str) -> str:
-    """Path of a program, of the virtual environment, the PATH or `make extras`. Without it the test is left out by name."""
+    """Path of a program: of .venv, of the PATH or of `make extras`. Without it the test is left out by name."""
     found = shutil.which(name, path=_PLACES)
     if found is None:
         pytest.skip(f"{name} is not here: {_REMEDIES[name]}")

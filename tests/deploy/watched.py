@@ -1,4 +1,4 @@
-"""Both sidecars under a little load, and a real Prometheus that scrapes them with the configuration and rules of deploy/."""
+"""Both sidecars under a little load, and a real Prometheus with the configuration and the rules of deploy/."""
 
 import contextlib
 import json
@@ -23,7 +23,9 @@ from dwcp_sidecar.errors import ContractError
 from tests.deploy.certificates import make_certificates
 from tests.deploy.tools import DEPLOY, REFERENCE, free_port, tool
 
-WAIT = 30
+WAIT = 15
+"""Seconds that anything may take."""
+SCRAPE_SECONDS = 1
 ROW = [105.2, 10.5, 0.01, 1.2, 45.3, 58.7, 0.001]
 ALARM = [105.2, 55.0, 0.01, 1.2, 45.3, 58.7, 0.001]
 BY_PRODUCTS = ("*.pkl", "*.h5", "*.keras")
@@ -73,7 +75,7 @@ def sidecar(name: str, command: list[str | Path], folder: Path) -> Iterator[Side
 
 @contextlib.contextmanager
 def process(command: list[str | Path], folder: Path) -> Iterator[Callable[[], str]]:
-    """A process that is gone when the block ends. Gives a function that reads its next line, or what it complained about."""
+    """A process, gone when the block ends. Gives a function that reads its next line, or what it complained about."""
     with (folder / "log").open("w+") as log:
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
 
@@ -93,7 +95,7 @@ def process(command: list[str | Path], folder: Path) -> Iterator[Callable[[], st
 
 
 def load(sidecar: Sidecar) -> None:
-    """Calls of every kind: scores, alarms, refusals, batches, a stream, a set that is swapped in and one that is refused."""
+    """Calls of every kind: scores, alarms, refusals, batches, a stream."""
     with Client(sidecar.socket, timeout=WAIT) as client:
         for _ in range(20):
             client.score("isolation_forest", [ROW])
@@ -105,11 +107,16 @@ def load(sidecar: Sidecar) -> None:
     with grpc.insecure_channel(sidecar.socket) as channel:
         answers = scoring_pb2_grpc.ScoringServiceStub(channel).ScoreStream(stream(), timeout=WAIT)
         assert len(list(answers)) == 2
+
+
+def change_files(sidecar: Sidecar) -> None:
+    """Swaps a model set in, has another one refused, and puts a certificate in the place of the old one."""
+    with grpc.insecure_channel(sidecar.socket) as channel:
         operations = scoring_pb2_grpc.OperationsServiceStub(channel)
         manifest = sidecar.models / "manifest.json"
-        good = json.dumps(json.loads(manifest.read_text()), indent=7)  # another id for the same files
+        good = json.dumps(json.loads(manifest.read_text()))  # another id for the same files
         manifest.write_text(good)
-        operations.Reload(scoring_pb2.ReloadRequest(), timeout=WAIT)
+        assert operations.Reload(scoring_pb2.ReloadRequest(), timeout=WAIT).changed
         manifest.write_text(good.replace('"sha256": "', '"sha256": "0'))
         with pytest.raises(grpc.RpcError) as refused:
             operations.Reload(scoring_pb2.ReloadRequest(), timeout=WAIT)
@@ -160,7 +167,7 @@ def prometheus(sidecars: list[Sidecar], folder: Path) -> Iterator[Prometheus]:
     """Prometheus with the example configuration, but for the addresses and a second between scrapes."""
     folder.mkdir()
     configuration = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
-    configuration["global"] = dict.fromkeys(("scrape_interval", "evaluation_interval"), "1s")
+    configuration["global"] = dict.fromkeys(("scrape_interval", "evaluation_interval"), f"{SCRAPE_SECONDS}s")
     (job,) = configuration["scrape_configs"]
     targets = {entry["labels"]["implementation"]: entry for entry in job["static_configs"]}
     for entry in sidecars:

@@ -6,6 +6,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,13 @@ ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "models/reference/v1"
 BIN = Path(sys.executable).parent
 DOCUMENTS = [
-    path for path in sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("*/README.md")) if path.name != "CHANGELOG.md"
+    path
+    for pattern in ("*.md", "*/README.md", "docs/*.md")
+    for path in sorted(ROOT.glob(pattern))
+    if path.name != "CHANGELOG.md"
 ]
+ADDRESS = "127.0.0.1:50051"
+"""Where the documents say that a sidecar answers; here it takes a free port."""
 RUN_ELSEWHERE = {" ".join(command.replace("\\", " ").split()) for command in test_seed_s1.COMMANDS}
 """The training commands that `test_seed_s1.py` runs."""
 DATA_NAMES = ("normal.csv", "training_data.csv", "/path/to/normal_data.csv", "/path/to/timeseries_data.csv")
@@ -39,8 +46,8 @@ COMMANDS = [(document, line) for document, text in blocks("sh") for line in text
 
 def test_the_documents_have_commands_and_programs() -> None:
     assert len(COMMANDS) >= 15
-    assert len(blocks("python")) >= 2
-    assert len(blocks("go")) == 1
+    assert {document for document, _ in blocks("python")} >= {"README.md", "sidecar/README.md", "docs/clients.md"}
+    assert {document for document, _ in blocks("go")} >= {"README.md", "docs/clients.md"}
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +71,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Address of a sidecar that serves the reference set."""
+    process = subprocess.Popen(
+        [BIN / "dwcp-sidecar", "serve", "--models", REFERENCE, "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[1]
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
 @pytest.mark.parametrize(("document", "line"), COMMANDS, ids=[f"{d}: {line[:60]}" for d, line in COMMANDS])
-def test_command(document: str, line: str, folder: Path) -> None:
+def test_command(document: str, line: str, folder: Path, request: pytest.FixtureRequest) -> None:
     if line.startswith("make "):  # run by people and by CI; here: the target is there and its commands can be listed
         subprocess.run([*shlex.split(line), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
         return
@@ -84,6 +107,8 @@ def test_command(document: str, line: str, folder: Path) -> None:
     serving = " serve " in f" {line} "
     if serving:
         line = line.replace(":50051", ":0")
+    elif ADDRESS in line:
+        line = line.replace(ADDRESS, request.getfixturevalue("address"))
     where = folder / "training" if document == "training/README.md" else folder
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     if serving:
@@ -109,44 +134,76 @@ def test_programs_of_the_readme_print_the_same_score(folder: Path, tmp_path: Pat
         [sys.executable, "-c", python], cwd=tmp_path, check=True, capture_output=True, text=True
     ).stdout.split()
 
-    (go,) = [text for _, text in blocks("go")]
-    program = ROOT / "go-contract/cmd" / f"readme-{os.getpid()}"
-    program.mkdir()
-    try:
-        (program / "main.go").write_text(go.replace('"models"', f'"{REFERENCE}"'))
-        answer = subprocess.run(
-            [os.environ.get("GO", shutil.which("go") or str(BIN / "go")), "run", f"./cmd/{program.name}"],
-            cwd=ROOT / "go-contract",
-            env={**os.environ, "CGO_ENABLED": "0"},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.split()
-    finally:
-        shutil.rmtree(program)
+    (go,) = [text for document, text in blocks("go") if document == "README.md"]
+    answer = run_go(go.replace('"models"', f'"{REFERENCE}"')).split()
     assert answer[0] == printed[0]
     assert (answer[1] == "true") == (printed[1] == "True")
     assert answer[3] == printed[2] == "latency"
 
 
-def test_client_of_the_sidecar_readme(tmp_path: Path) -> None:
-    (text,) = [text for document, text in blocks("python") if document == "sidecar/README.md"]
-    process = subprocess.Popen(
-        [BIN / "dwcp-sidecar", "serve", "--models", REFERENCE, "--listen", "127.0.0.1:0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def run_go(text: str) -> str:
+    """Runs a program inside the Go module and returns what it prints."""
+    program = Path(tempfile.mkdtemp(prefix="document-", dir=ROOT / "go-contract/cmd"))
     try:
-        assert process.stdout is not None
-        address = process.stdout.readline().split()[1]
-        done = subprocess.run(
-            [sys.executable, "-c", text.replace("127.0.0.1:50051", address)], check=True, capture_output=True, text=True
-        )
+        (program / "main.go").write_text(text)
+        return subprocess.run(
+            [os.environ.get("GO", shutil.which("go") or str(BIN / "go")), "run", f"./cmd/{program.name}"],
+            cwd=ROOT / "go-contract",
+            env={**os.environ, "CGO_ENABLED": "0"},
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=240,
+        ).stdout
     finally:
-        process.terminate()
-        process.wait(timeout=20)
-    wanted = ModelSet.open(REFERENCE).model("isolation_forest").score([[105.2, 55.0, 0.01, 1.2, 45.3, 58.7, 0.001]])
-    assert float(done.stdout.split()[0]) == float(wanted.scores[0])
+        shutil.rmtree(program)
+
+
+def run_python(text: str) -> str:
+    """Runs a program and returns what it prints."""
+    command = [sys.executable, "-c", text]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120).stdout
+
+
+SCORE_OF_THE_README = [[105.2, 55.0, 0.01, 1.2, 45.3, 58.7, 0.001]]
+
+
+def test_client_of_the_sidecar_readme(address: str) -> None:
+    (text,) = [text for document, text in blocks("python") if document == "sidecar/README.md"]
+    printed = run_python(text.replace(ADDRESS, address)).split()
+    wanted = ModelSet.open(REFERENCE).model("isolation_forest").score(SCORE_OF_THE_README)
+    assert float(printed[0]) == float(wanted.scores[0])
+
+
+def test_programs_of_the_clients(address: str) -> None:
+    """Their exit status is not enough: each must have scored what it says."""
+    python = [run_python(text.replace(ADDRESS, address)) for _, text in in_clients("python")]
+    # A busy machine must not fail the test: the deadlines are longer here.
+    changes = {ADDRESS: address, '"models"': f'"{REFERENCE}"', "(time.Second)": "(time.Minute)"}
+    go = [run_go(replaced(text, changes)) for _, text in in_clients("go")]
+    forest = ModelSet.open(REFERENCE).model("isolation_forest")
+    calls, refilled = python
+    lines = calls.splitlines()
+    assert float(lines[0].split()[0]) == float(forest.score(SCORE_OF_THE_README).scores[0])
+    assert [line.split()[0] for line in lines[1:4]] == ["9", "10", "11"]
+    assert lines[3].endswith("latency")
+    assert lines[4] == "0"
+    assert refilled.split() == ["40"]
+    fallback, streams = go
+    assert fallback.splitlines()[0].split()[1:] == ["WARNING", "packet_loss"]
+    assert fallback.splitlines()[1] == "0 of 1 scored here"
+    assert "link-2 20 lstm_autoencoder latency" in streams.splitlines()
+    assert "link-1" not in streams
+
+
+def replaced(text: str, changes: dict[str, str]) -> str:
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    return text
+
+
+def in_clients(language: str) -> list[tuple[str, str]]:
+    return [(document, text) for document, text in blocks(language) if document == "docs/clients.md"]
 
 
 def test_links_lead_somewhere() -> None:

@@ -326,3 +326,29 @@ def test_tls_files_that_are_none(field, tls):
     with pytest.raises(ContractError) as caught:
         Client("127.0.0.1:1", tls=tls)
     assert (caught.value.code, caught.value.field) == ("INVALID_REQUEST", field)
+
+
+def test_mutual_tls_and_reload_of_the_real_server(certificates, serve, reference):
+    files = ["--tls-cert", "server.pem", "--tls-key", "server.key", "--tls-client-ca", "ca.pem"]
+    flags = [flag if flag.startswith("--") else certificates / flag for flag in files]
+    tls = TlsFiles(certificates / "ca.pem", certificates / "client.pem", certificates / "client.key")
+    with serve("--listen", "127.0.0.1:0", *flags) as server:
+        with Client(server.address, timeout=PATIENT, tls=tls) as client:
+            wanted = reference.model("isolation_forest").score([ROW]).scores[0]
+            assert client.score("isolation_forest", [ROW]).verdict.score == wanted
+            assert client.pin() == reference.id
+            answer = client.reload()
+            assert (answer.model_set_id, answer.changed) == (reference.id, False)
+        assert outcome(server.address, TlsFiles(certificates / "ca.pem")) == grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_reload_that_is_refused(set_copy, serve, tmp_path):
+    with (
+        serve("--unix", tmp_path / "s", "--watch", "0", models=set_copy.path),
+        Client(f"unix:{tmp_path}/s", timeout=PATIENT) as client,
+    ):
+        (set_copy.path / "isolation_forest.onnx").write_bytes(b"no graph")
+        with pytest.raises(ContractError) as caught:
+            client.reload()
+        assert (caught.value.code, caught.value.field) == ("DIGEST_MISMATCH", "isolation_forest.onnx")
+        client.score("isolation_forest", [ROW])

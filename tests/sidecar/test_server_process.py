@@ -8,6 +8,7 @@ import socket
 import stat
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -22,6 +23,7 @@ from dwcp_sidecar.client import Client
 from dwcp_sidecar.server import flags
 from dwcp_sidecar.server.app import health_name
 from dwcp_sidecar.server.settings import Limits, Reflection, Settings, StartError, Tls
+from tests.sidecar.clients import Caller, one
 
 pytestmark = pytest.mark.timeout(120)
 SERVICE = "dwcp.anomaly.v1.ScoringService"
@@ -173,6 +175,14 @@ def test_ready_file(serve, tmp_path):
     assert not path.exists()
 
 
+def test_ready_file_that_cannot_be_written(command, reference_path, tmp_path):
+    path = tmp_path / "no" / "ready"
+    done = command("serve", "--models", reference_path, "--listen", "127.0.0.1:0", "--ready-file", path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "--ready-file" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def until_refused(address):
     """Status of the first new call that fails. The listener closes a moment after health says NOT_SERVING."""
     until = time.monotonic() + 30
@@ -207,6 +217,36 @@ def test_graceful_stop(serve, number):
         assert server.process.stderr.read() == ""
 
 
+def test_calls_that_go_on_through_a_stop(serve):
+    """Whoever calls without a pause gets answers, then UNAVAILABLE: nothing else, and no answer is lost.
+
+    gRPC by itself gives CANCELLED to some of them, and cuts off large answers that are on their way.
+    """
+    rows = np.tile(ROW, (16_384, 1)).astype("<f8").tobytes()
+    batch = scoring_pb2.ScoreBatchRequest(detector=1, rows=rows, explain=scoring_pb2.EXPLAIN_ALWAYS)
+    ends, answered = [], []
+
+    def client(number):
+        with Caller(server.address) as caller:
+            call = caller.scoring.Score if number % 2 else caller.scoring.ScoreBatch
+            try:
+                while len(answered) < 1_000_000:
+                    call(one() if number % 2 else batch, timeout=30)
+                    answered.append(number)
+            except grpc.RpcError as error:
+                ends.append((error.code(), error.details()))
+
+    for _ in range(2):
+        ends.clear()
+        with serve("--listen", "127.0.0.1:0", "--grace", "30") as server, ThreadPoolExecutor(6) as pool:
+            for number in range(6):
+                pool.submit(client, number)
+            time.sleep(0.5)
+            assert server.stop() == 0
+        assert ends == [(grpc.StatusCode.UNAVAILABLE, "the server is stopping")] * 6
+    assert set(answered) == set(range(6))
+
+
 def test_a_second_signal_ends_calls_in_flight(serve):
     with (
         serve("--listen", "127.0.0.1:0", "--grace", "1000") as server,
@@ -227,7 +267,7 @@ def test_models_must_be_named(command):
     assert "--models" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["serve", "score", "check"])
+@pytest.mark.parametrize("name", ["serve", "score", "check", "health"])
 def test_help_has_examples(command, name):
     done = command(name, "--help")
     assert done.returncode == 0
@@ -340,3 +380,21 @@ def test_a_freed_port_can_be_had_again_at_once(serve):
             with Client(server.address, timeout=30) as client:
                 assert client.model_set().models
             assert server.stop() == 0
+
+
+def test_health_command(command, served):
+    for address in served.addresses:
+        done = command("health", "--address", address)
+        assert (done.returncode, done.stdout) == (0, "SERVING\n"), done.stderr
+    done = command("health", "--address", served.address, "--service", f"{SERVICE}/lstm_autoencoder")
+    assert done.returncode == 0
+    done = command("health", "--address", served.address, "--service", "nothing")
+    assert done.returncode == 1
+    assert "NOT_FOUND" in done.stderr
+
+
+def test_health_of_nobody(command, tmp_path):
+    done = command("health", "--address", f"unix:{tmp_path}/nobody", "--timeout", "1")
+    assert done.returncode == 1
+    assert "UNAVAILABLE" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -133,7 +133,7 @@ func TestRefusals(t *testing.T) {
 		"no thread":        {[]string{"--models", models, "--threads", "0"}, 2, "--threads"},
 		"unknown argument": {[]string{"--models", models, "x"}, 2, "unexpected"},
 		"nobody listens": {[]string{"--models", models, "--backend", "sidecar", "--address", "unix://" + empty + "/s", "--deadline", "300ms"},
-			1, "INTERNAL"},
+			1, "UNAVAILABLE"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out, messages bytes.Buffer

@@ -110,15 +110,25 @@ func runLoad(s settings) (*result, error) {
 	// No deadline for each call: it would be a timer and a header field that changes. One for all ends a server that hangs.
 	ctx, cancel := context.WithTimeout(context.Background(), s.warmUp+s.duration+drainTime)
 	defer cancel()
+	var shared *sharedStreams
+	if s.call == sharedStream {
+		if shared, err = openShared(ctx, s); err != nil {
+			return nil, err
+		}
+		defer shared.close()
+	}
 	tallies := make([]tally, callers)
 	stages := &clock{}
 	var running sync.WaitGroup
 	for i := range callers {
 		connection := connections[i%len(connections)]
 		running.Go(func() {
-			if s.call == "stream" {
+			switch s.call {
+			case "stream":
 				runStream(ctx, connection, work, s, i, stages, &tallies[i])
-			} else {
+			case sharedStream:
+				shared.runSharer(ctx, s, i, stages, &tallies[i])
+			default:
 				runCaller(ctx, connection, work, i, stages, &tallies[i])
 			}
 		})

@@ -31,6 +31,7 @@ const usage = `Measures a gRPC server and prints one JSON object.
 Examples:
   dwcp-load --address 127.0.0.1:50051 --call score --concurrency 64 --connections 8
   dwcp-load --address 127.0.0.1:50051 --call stream --connections 8 --streams 8 --outstanding 64
+  dwcp-load --address 127.0.0.1:50051 --call shared-stream --streams 8 --concurrency 64
   dwcp-load --address 127.0.0.1:8001 --call infer --model forest --input samples --rows 256 --concurrency 4
   dwcp-load --address 127.0.0.1:50051 --call score --duration 0     # waits for the first answer, nothing else
   dwcp-load --echo 127.0.0.1:50052                                  # a server that sends every message back
@@ -109,7 +110,7 @@ func parseFlags(args []string, out io.Writer) (s settings, err error) {
 		s.addresses = append(s.addresses, strings.Split(value, ",")...)
 		return nil
 	})
-	flags.StringVar(&s.call, "call", "score", "score, batch, stream (own protocol), or infer (Open Inference Protocol)")
+	flags.StringVar(&s.call, "call", "score", "score, batch, stream (own protocol), shared-stream (callers share streams of the Go client), or infer (Open Inference Protocol)")
 	flags.IntVar(&s.rows, "rows", 1, "rows in a call: samples of a score, rows of a batch or of a tensor, samples in one message of a stream")
 	flags.StringVar(&s.rowsFile, "rows-file", "", "`path` of rows as little-endian float64, used in turn (default: one typical row)")
 	flags.IntVar(&s.width, "width", len(typicalRow), "values in a row of --rows-file")

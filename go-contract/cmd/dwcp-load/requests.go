@@ -74,7 +74,7 @@ func newWorkload(s settings) (*workload, error) {
 		build = func(piece [][]float64) (proto.Message, error) {
 			return &anomalyv1.ScoreBatchRequest{Detector: d, Explain: e, Rows: float64Bytes(piece)}, nil
 		}
-	case "stream":
+	case "stream", sharedStream:
 		w.method, w.score = anomalyv1.ScoringService_ScoreStream_FullMethodName, firstOfStream
 		w.settings, err = proto.Marshal(&anomalyv1.ScoreStreamRequest{Settings: &anomalyv1.StreamSettings{Detectors: []anomalyv1.Detector{d}, Explain: e}})
 		if err != nil {
@@ -94,7 +94,7 @@ func newWorkload(s settings) (*workload, error) {
 		w.score = func(answer []byte) (float32, error) { return firstOfInfer(answer, s.infer.output) }
 		build = s.infer.request
 	default:
-		return nil, fmt.Errorf("--call is %q; write score, batch, stream or infer", s.call)
+		return nil, fmt.Errorf("--call is %q; write score, batch, stream, shared-stream or infer", s.call)
 	}
 	bytes := 0
 	for i := 0; i < maxVariants && (i == 0 || bytes < maxVariantBytes); i++ {

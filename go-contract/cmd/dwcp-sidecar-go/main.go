@@ -36,19 +36,24 @@ Examples:
 It prints one line when it answers: ready ADDRESS... model_set=ID. When the folder holds another model set, that is
 checked and takes the place of the one in use without a pause; a bad one is refused and the one in use stays. At
 SIGTERM or SIGINT health becomes NOT_SERVING, streams end, calls in flight finish, the exit status is 0; a second
-signal ends them.
+signal ends them. At SIGHUP it looks for a new model set at once.
+
+"dwcp-sidecar-go health --address ADDRESS" asks a running sidecar for its health.
 
 Flags:
 `
 
 func main() {
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP)
 	os.Exit(command(os.Args[1:], signals, os.Stdout, os.Stderr))
 }
 
 // command is main without the process: 0 for success, 1 for a refusal, 2 for wrong usage.
 func command(args []string, signals <-chan os.Signal, out, messages io.Writer) int {
+	if len(args) > 0 && args[0] == "health" {
+		return healthCommand(args[1:], out, messages)
+	}
 	settings, err := parseFlags(args, out)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0

@@ -5,8 +5,6 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
-
-	anomaly "dwcp.internal/anomaly"
 )
 
 // maxListed is how many inputs, outputs, dimensions and raw contents of a request are kept: more than any model has, so that one too
@@ -248,18 +246,4 @@ func (r *namesRequest) decode(b []byte) (err error) {
 		}
 	}
 	return err
-}
-
-// find gives the model of a name and a version, or NOT_FOUND (rule O1).
-func (l *live) find(name, version string) (anomaly.Detector, error) {
-	d, err := anomaly.ParseDetector(name)
-	if err != nil {
-		refusal := anomaly.AsError(err)
-		return 0, notFound{&anomaly.Error{Code: refusal.Code, Field: "model_name", Message: refusal.Message}}
-	}
-	if version != "" && version != l.id {
-		message := "version " + version + " is asked for; in use is " + l.id + ", which an empty version stands for"
-		return 0, notFound{&anomaly.Error{Code: anomaly.CodeModelSetMismatch, Field: "model_version", Message: message}}
-	}
-	return d, nil
 }

@@ -143,20 +143,13 @@ func (r *streamRequest) sample(b []byte) error {
 	return nil
 }
 
-// check refuses a request that is too large (rule ST7).
+// check refuses a request of too many samples (rule ST7).
 func (r *streamRequest) check() error {
 	if len(r.samples) > maxStreamSamples {
 		return &anomaly.Error{
 			Code: anomaly.CodeBatchTooLarge, Field: "samples",
 			Message: fmt.Sprintf("more than %d samples; send the others in a request of their own", maxStreamSamples),
 		}
-	}
-	start := 0
-	for i, sample := range r.samples {
-		if n := sample.nameEnd - start; n > maxSeriesBytes {
-			return invalid(fmt.Sprintf("samples[%d].series", i), "the name has %d bytes; at most %d are allowed", n, maxSeriesBytes)
-		}
-		start = sample.nameEnd
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -23,6 +24,26 @@ const (
 )
 
 var serverVersion = fmt.Sprint(anomaly.SchemaVersion)
+
+// find gives the model of a name and a version. What is wrong with one of them is NOT_FOUND (rule O1).
+func (l *live) find(ctx context.Context, name, version string) (*model, error) {
+	missing := func(err error, field string) error {
+		refusal := anomaly.AsError(err)
+		return notFound{&anomaly.Error{Code: refusal.Code, Field: field, Message: refusal.Message}}
+	}
+	d, err := anomaly.ParseDetector(name)
+	if err != nil {
+		return nil, missing(err, "model_name")
+	}
+	m := l.model(d)
+	if m == nil {
+		return nil, missing(l.check(ctx, target{detector: d}), "model_name")
+	}
+	if version != "" && version != l.id {
+		return nil, missing(l.check(ctx, target{detector: d, modelSetID: version}), "model_version")
+	}
+	return m, nil
+}
 
 // plainCall is a call with a small answer, whose memory is not used again.
 type plainCall[M proto.Message] struct{ answer M }
@@ -58,9 +79,12 @@ type modelReadyCall struct {
 	plainCall[*oipv2.ModelReadyResponse]
 }
 
-func (c *modelReadyCall) run(_ context.Context, s *service, l *live) error {
-	d, err := l.find(c.model, c.version)
-	c.answer = &oipv2.ModelReadyResponse{Ready: err == nil && l.model(d) != nil && !s.draining.Load()}
+func (c *modelReadyCall) run(ctx context.Context, s *service, l *live) error {
+	_, err := l.find(ctx, c.model, c.version)
+	c.answer = &oipv2.ModelReadyResponse{Ready: err == nil && !s.draining.Load()}
+	if errors.Is(err, anomaly.CodeDetectorUnavailable) { // the contract has it, this set does not
+		return nil
+	}
 	return err
 }
 
@@ -79,17 +103,13 @@ type modelMetadataCall struct {
 }
 
 func (c *modelMetadataCall) run(ctx context.Context, _ *service, l *live) error {
-	d, err := l.find(c.model, c.version)
+	m, err := l.find(ctx, c.model, c.version)
 	if err != nil {
 		return err
 	}
-	m := l.model(d)
-	if m == nil {
-		return at(l.check(ctx, target{detector: d}), "model_name")
-	}
 	shape := m.inputShape(-1)
 	c.answer = &oipv2.ModelMetadataResponse{
-		Name: d.String(), Versions: []string{l.id}, Platform: serverPlatform,
+		Name: m.detector.String(), Versions: []string{l.id}, Platform: serverPlatform,
 		Inputs: []*oipv2.ModelMetadataResponse_TensorMetadata{{Name: inputName, Datatype: inputType, Shape: shape}},
 	}
 	for _, o := range m.outputs() {
@@ -213,13 +233,9 @@ func (c *inferCall) release() {
 }
 
 func (c *inferCall) run(ctx context.Context, _ *service, l *live) error {
-	d, err := l.find(c.model, c.version)
+	m, err := l.find(ctx, c.model, c.version)
 	if err != nil {
 		return err
-	}
-	m := l.model(d)
-	if m == nil {
-		return at(l.check(ctx, target{detector: d}), "model_name")
 	}
 	outputs, explain, err := c.check(m)
 	if err != nil {
@@ -229,7 +245,7 @@ func (c *inferCall) run(ctx context.Context, _ *service, l *live) error {
 	if err != nil {
 		return err
 	}
-	request := anomaly.BatchRequest{Detector: d, Rows: rows, Layout: anomaly.BatchWindows, Explain: explain}
+	request := anomaly.BatchRequest{Detector: m.detector, Rows: rows, Layout: anomaly.BatchWindows, Explain: explain}
 	if err := l.scorer.ScoreBatch(ctx, request, &c.verdict); err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -71,9 +70,6 @@ func (l *live) check(ctx context.Context, t target) error {
 	}
 	return err
 }
-
-// sameFeatures says whether samples of one model can be scored by another: same names, same order (rule ST6).
-func sameFeatures(a, b *model) bool { return slices.Equal(a.features, b.features) }
 
 // describe is the answer of GetModelSet: metadata of the models that can be scored, without calibration scores and history.
 func describe(scorer anomaly.Scorer) *anomalyv1.GetModelSetResponse {

@@ -80,20 +80,24 @@ var errStopping = status.Error(codes.Unavailable, "the server is stopping")
 // serve is the way of every unary call: limit, deadline, decode, run, count. It is the one place where an error, or a bug, becomes an
 // answer.
 func (s *service) serve(ctx context.Context, m *method, counts *methodCounts, decode func(any) error) (answer any, err error) {
-	begin := time.Now()
+	begin, taken := time.Now(), true
 	defer func() {
 		if bug := recover(); bug != nil {
 			answer, err = nil, s.bug(ctx, m.name, bug)
 		}
 		counts.answered(status.Code(err))
-		counts.took(begin)
+		if taken {
+			counts.took(begin)
+		}
 	}()
 	if s.draining.Load() && !m.always {
+		taken = false
 		return nil, errStopping
 	}
 	if m.limited {
 		defer s.inFlight.Add(-1)
 		if s.inFlight.Add(1) > int64(s.settings.MaxInFlight) {
+			taken = false
 			return nil, s.full()
 		}
 	}
@@ -125,6 +129,8 @@ func invalid(field, format string, args ...any) error {
 type notFound struct{ refusal *anomaly.Error }
 
 func (e notFound) Error() string { return e.refusal.Error() }
+
+func (e notFound) Unwrap() error { return e.refusal }
 
 // refuse makes the status of a refusal (rule E4). What is INTERNAL is said in the log, not to the caller. A status stays what it is.
 func (s *service) refuse(ctx context.Context, name string, err error) error {

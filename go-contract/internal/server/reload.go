@@ -111,19 +111,23 @@ func (r *reloader) watch(ctx context.Context, every time.Duration) {
 			return
 		case <-ticker.C:
 		}
-		now := lookAt(r.folder)
-		r.one.Lock()
-		changed := now != r.seen
-		r.one.Unlock()
-		if changed && now == before {
+		var ripe bool
+		if before, ripe = r.ripe(before); ripe {
 			select {
 			case <-r.join().done:
 			case <-ctx.Done():
 				return
 			}
 		}
-		before = now
 	}
+}
+
+// ripe looks at the folder, and says whether it is another one than was opened the last time and looks as it did before.
+func (r *reloader) ripe(before look) (now look, ripe bool) {
+	now = lookAt(r.folder)
+	r.one.Lock()
+	defer r.one.Unlock()
+	return now, now != r.seen && now == before
 }
 
 // openSet opens a model set with the native backend.
@@ -142,8 +146,8 @@ func (s *service) swap(scorer anomaly.Scorer) {
 	s.live.Store(l)
 	s.tellHealth(l)
 	s.streams.each(func(st *stream) {
-		if err := st.pinned(l); err != nil {
-			st.end(s.refuse(context.Background(), "ScoreStream", err), receiving)
+		if err := st.pinned(l); err != nil && st.end(anomaly.ToStatus(anomaly.AsError(err)).Err(), receiving) {
+			s.metrics.refusals.WithLabelValues(anomaly.CodeModelSetMismatch.String()).Inc()
 		}
 	})
 }

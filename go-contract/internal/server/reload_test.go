@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	anomaly "dwcp.internal/anomaly"
 	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
@@ -292,28 +294,51 @@ func TestTheWatcherSwaps(t *testing.T) {
 	assert.Equal(t, 2, strings.Count(text.String(), "model set swapped"))
 }
 
-// TestAFolderThatChangesIsNotJudged is R1: not while a set is being copied.
+// TestAFolderThatChangesIsNotJudged is R1: not while a set is being copied, and not twice.
 func TestAFolderThatChangesIsNotJudged(t *testing.T) {
-	r := release(t, 2, 2)
-	s := serveFolder(t, r.folder, Settings{}, silent())
-	var opened atomic.Int64
-	reloader := s.service.reloader
-	open := reloader.open
-	reloader.open = func(folder string) (anomaly.Scorer, error) {
-		opened.Add(1)
-		return open(folder)
+	r := release(t, 2, 1)
+	reloader := serveFolder(t, r.folder, Settings{}, silent()).service.reloader
+	var before look
+	ripe := func() (is bool) {
+		before, is = reloader.ripe(before)
+		return is
 	}
-	const every = 100 * time.Millisecond
-	go reloader.watch(t.Context(), every)
+	assert.False(t, ripe())
+	assert.False(t, ripe(), "nothing changed")
 	file := filepath.Join(r.folder, "releases", "0", "growing")
-	for i := range 40 {
+	for i := range 5 {
 		require.NoError(t, os.WriteFile(file, make([]byte, i), 0o600))
-		time.Sleep(every / 5)
+		assert.False(t, ripe(), "it changes")
 	}
-	assert.Zero(t, opened.Load())
-	require.Eventually(t, func() bool { return opened.Load() == 1 }, 20*time.Second, every/10)
-	time.Sleep(3 * every)
-	assert.EqualValues(t, 1, opened.Load())
+	assert.True(t, ripe())
+	<-reloader.join().done
+	assert.False(t, ripe())
+	assert.False(t, ripe(), "it is judged")
+	for _, step := range []struct {
+		name   string
+		change func()
+	}{
+		{"another file of the same size and time", func() {
+			info, err := os.Stat(file)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(file+".new", make([]byte, info.Size()), 0o600))
+			require.NoError(t, os.Chtimes(file+".new", time.Time{}, info.ModTime()))
+			require.NoError(t, os.Rename(file+".new", file))
+		}},
+		{"another set", func() { r.use(t, 1) }},
+		{"a link replaced by a file", func() {
+			link := filepath.Join(r.folder, "isolation_forest.onnx")
+			require.NoError(t, os.Remove(link))
+			require.NoError(t, os.WriteFile(link, nil, 0o600))
+		}},
+		{"no folder", func() { require.NoError(t, os.RemoveAll(r.folder)) }},
+	} {
+		step.change()
+		assert.False(t, ripe(), step.name)
+		assert.True(t, ripe(), step.name)
+		<-reloader.join().done
+		assert.False(t, ripe(), step.name)
+	}
 }
 
 // TestStreamsAndReloads is ST6.
@@ -353,20 +378,52 @@ func TestStreamsAndReloads(t *testing.T) {
 	assert.NotNil(t, gone[1].GetVerdict())
 	s.service.swap(openReference(t))
 	answer = exchange(t, free, next)
-	assert.Equal(t, anomaly.CodeWindowTooShort, anomaly.Code(answer.GetResults()[0].GetVerdicts()[0].GetError().GetCode()))
+	assert.NotNil(t, answer.GetResults()[0].GetVerdicts()[0].GetVerdict(), "and stays while the detector is away")
+	exchange(t, free, &anomalyv1.ScoreStreamRequest{Samples: []*anomalyv1.StreamSample{sampleOf("a", row()), sampleOf("b", row()[:1])}})
+	s.service.swap(renamed{openReference(t)})
+	answer = exchange(t, free, next)
+	assert.Equal(t, anomaly.CodeWindowTooShort, anomaly.Code(answer.GetResults()[0].GetVerdicts()[0].GetError().GetCode()), "other features")
+}
+
+// renamed is a scorer with another name for its first feature.
+type renamed struct{ anomaly.Scorer }
+
+func (r renamed) ID() string { return strings.Repeat("0", 64) }
+
+func (r renamed) Metadata(d anomaly.Detector) *anomalyv1.ModelMetadata {
+	m := proto.CloneOf(r.Scorer.Metadata(d))
+	m.FeatureNames[0] = "other"
+	return m
+}
+
+// TestHangUpReloads: SIGHUP is Reload, without a pause and without an end.
+func TestHangUpReloads(t *testing.T) {
+	r := release(t, 2, 2)
+	p := run(t, Settings{Models: r.folder, Listen: "127.0.0.1:0", Grace: time.Minute})
+	client := anomalyv1.NewScoringServiceClient(connect(t, p.addresses[0]))
+	id := func() string {
+		answer, err := client.GetModelSet(t.Context(), &anomalyv1.GetModelSetRequest{})
+		require.NoError(t, err)
+		return answer.GetModelSetId()
+	}
+	r.use(t, 1)
+	p.signals <- syscall.SIGHUP
+	require.Eventually(t, func() bool { return id() == r.ids[1] }, 20*time.Second, 10*time.Millisecond)
+	p.signals <- syscall.SIGTERM
+	require.NoError(t, p.stopped(t))
 }
 
 // TestWhoMayAskForAReload is R6.
 func TestWhoMayAskForAReload(t *testing.T) {
 	folder := t.TempDir()
 	copySet(t, folder, 1, 100)
-	for listen, want := range map[string]codes.Code{"127.0.0.1:0": codes.OK, "": codes.OK, "0.0.0.0:0": codes.PermissionDenied} {
+	for listen, want := range map[string]codes.Code{"127.0.0.1:0": codes.OK, "": codes.OK} {
 		settings := Settings{Models: folder, Listen: listen, Unix: filepath.Join(t.TempDir(), "s"), Limits: limits(8)}
 		set, err := anomaly.OpenModelSet(folder)
 		require.NoError(t, err)
 		s := startWith(t, set, settings, silent())
 		for _, address := range s.Addresses {
-			client := anomalyv1.NewOperationsServiceClient(connect(t, strings.Replace(address, "0.0.0.0", "127.0.0.1", 1)))
+			client := anomalyv1.NewOperationsServiceClient(connect(t, address))
 			_, err := client.Reload(t.Context(), &anomalyv1.ReloadRequest{})
 			assert.Equal(t, want, status.Code(err), "%s: %v", address, err)
 		}

@@ -88,7 +88,10 @@ func (p *process) stopped(t *testing.T) error {
 
 func run(t *testing.T, settings Settings) *process {
 	t.Helper()
-	settings.Models, settings.Limits = referenceSet, limits(8)
+	if settings.Models == "" {
+		settings.Models = referenceSet
+	}
+	settings.Limits = limits(8)
 	p := &process{signals: make(chan os.Signal, 2), end: make(chan error, 1)}
 	out, in := io.Pipe()
 	go func() {
@@ -101,7 +104,9 @@ func run(t *testing.T, settings Settings) *process {
 	go func() { _, _ = io.Copy(io.Discard, out) }()
 	words := strings.Fields(line)
 	require.Equal(t, "ready", words[0])
-	require.Equal(t, "model_set="+openReference(t).ID(), words[len(words)-1])
+	if settings.Models == referenceSet {
+		require.Equal(t, "model_set="+openReference(t).ID(), words[len(words)-1])
+	}
 	p.line, p.addresses = line, words[1:len(words)-1]
 	return p
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,9 +26,9 @@ type scorings struct {
 	live *live
 	// detectors has an entry for each of the settings.
 	detectors []scoring
-	// schema is the model whose features a sample has to have; nil when no detector can be scored.
+	// schema is the last model of which there is one; a sample has to have its features.
 	schema *model
-	// room is the number of samples that each window holds.
+	// room is the number of samples that each window holds: as many as the longest one needs, or needed once.
 	room   int
 	series map[string]*window
 }
@@ -63,36 +64,32 @@ func (t *turn) release() {
 	}
 }
 
-// adopt goes over to a model set. Windows stay when the features are the same (rule ST6).
+// adopt goes over to a model set. Windows stay when the features are the same (rule ST6), also while no detector can be scored.
 func (c *scorings) adopt(ctx context.Context, l *live) {
-	before, room, width := c.schema, c.room, 0
-	c.live, c.schema, c.room, c.detectors = l, nil, 0, c.detectors[:0]
+	room, schema := c.room, c.schema
+	c.live, c.detectors = l, c.detectors[:0]
 	for _, d := range c.settings.detectors {
 		s := scoring{model: l.model(d)}
 		if s.model == nil {
 			err := anomaly.AsError(l.check(ctx, target{detector: d}))
 			s.unavailable = &anomaly.Error{Code: err.Code, Field: err.Field, Message: anomaly.ToStatus(err).Message()}
 		} else {
-			c.room = max(c.room, s.model.window)
-			if c.schema == nil {
-				c.schema = s.model
-			}
+			room = max(room, s.model.window)
+			schema = s.model
 		}
 		c.detectors = append(c.detectors, s)
 	}
-	if c.schema != nil {
-		width = len(c.schema.features)
-	}
 	switch {
-	case before == nil || c.schema == nil || !sameFeatures(before, c.schema):
+	case c.schema != nil && !slices.Equal(c.schema.features, schema.features):
 		for _, w := range c.series {
 			*w = window{}
 		}
 	case room != c.room:
 		for _, w := range c.series {
-			w.resize(room, c.room, width)
+			w.resize(c.room, room, len(schema.features))
 		}
 	}
+	c.room, c.schema = room, schema
 }
 
 // score writes the answer to a request: a result for each sample, and the id of the set.
@@ -115,7 +112,7 @@ func (c *scorings) score(ctx context.Context, l *live, t *turn) error {
 		nameStart, valuesStart = sample.nameEnd, sample.valuesEnd
 		if w == nil || !bytes.Equal(name, before) {
 			var err error
-			if w, err = c.window(name); err != nil {
+			if w, err = c.window(i, name); err != nil {
 				return err
 			}
 			before = name
@@ -134,10 +131,13 @@ func (c *scorings) score(ctx context.Context, l *live, t *turn) error {
 	return nil
 }
 
-// window gives the window of a series, new for a name that was not there (rules ST8, L4).
-func (c *scorings) window(name []byte) (*window, error) {
+// window gives the window of the series of sample i, new for a name that was not there (rules ST7, ST8, L4).
+func (c *scorings) window(i int, name []byte) (*window, error) {
 	if w := c.series[string(name)]; w != nil {
 		return w, nil
+	}
+	if len(name) > maxSeriesBytes {
+		return nil, invalid(fmt.Sprintf("samples[%d].series", i), "the name has %d bytes; at most %d are allowed", len(name), maxSeriesBytes)
 	}
 	if len(c.series) >= c.maxSeries {
 		return nil, status.Errorf(codes.ResourceExhausted, "the stream holds %d series already; open another one for others", c.maxSeries)
@@ -150,22 +150,19 @@ func (c *scorings) window(name []byte) (*window, error) {
 // sample scores one sample with each detector.
 func (c *scorings) sample(ctx context.Context, w *window, values []float64, outcomes []outcome, t *turn) error {
 	fault := c.fault(values)
-	switch {
-	case fault != nil:
+	if fault != nil {
 		w.restart() // rule ST4
 		c.refusals.WithLabelValues(fault.Code.String()).Inc()
-	case c.schema == nil:
-		w.restart() // nobody knows whether it is a sample
-	default:
+	} else {
 		w.push(values, c.room)
 	}
 	for k := range outcomes {
 		o, m := &outcomes[k], c.detectors[k].model
 		switch {
-		case m == nil:
-			o.err = c.detectors[k].unavailable
 		case fault != nil:
 			o.err = fault
+		case m == nil:
+			o.err = c.detectors[k].unavailable
 		case w.count < m.window:
 			o.err = sampleError(anomaly.CodeWindowTooShort, "values", "%d samples; the window of the model has %d", w.count, m.window)
 		default:
@@ -183,9 +180,6 @@ func (c *scorings) sample(ctx context.Context, w *window, values []float64, outc
 
 // fault is what is wrong with a sample (rule ST5).
 func (c *scorings) fault(values []float64) *anomaly.Error {
-	if c.schema == nil {
-		return nil
-	}
 	names := c.schema.features
 	if len(values) != len(names) {
 		return sampleError(anomaly.CodeWrongWidth, "values", "%d values; the schema has %d features", len(values), len(names))

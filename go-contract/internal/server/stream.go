@@ -226,16 +226,17 @@ func (st *stream) wait() error {
 }
 
 // end ends the stream from outside when it is at one of these phases. Answers that are being computed are still sent.
-func (st *stream) end(why error, at ...phase) {
+func (st *stream) end(why error, at ...phase) bool {
 	st.mutex.Lock()
 	defer st.mutex.Unlock()
 	for _, phase := range at {
 		if st.phase == phase {
 			st.phase, st.why = ended, why
 			_ = st.WriteStatus(status.Convert(why)) // fails when the connection is gone, and with it the stream
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // reason is why the stream was ended, or else err.

@@ -313,7 +313,7 @@ func TestWindows(t *testing.T) {
 				w.restart()
 				want = nil
 			case 1:
-				after := 1 + random.IntN(12)
+				after := room + random.IntN(3)
 				w.resize(room, after, width)
 				room = after
 			default:
@@ -400,21 +400,31 @@ func TestIdleStreamsEnd(t *testing.T) {
 			sent.Add(1)
 		}
 	}()
-	told := make(chan error, 1)
-	begin := time.Now()
-	go func() {
-		_, err := silentOne.Recv()
-		told <- err
+	enough, over := make(chan struct{}), make(chan error, 1)
+	go func() { // it goes on as long as something moves
+		for {
+			select {
+			case <-enough:
+				over <- nil
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			err := busy.Send(&anomalyv1.ScoreStreamRequest{Samples: []*anomalyv1.StreamSample{sampleOf("a", row())}})
+			if err == nil {
+				_, err = busy.Recv()
+			}
+			if err != nil {
+				over <- err
+				return
+			}
+		}
 	}()
-	for time.Since(begin) < 3*time.Second/2 {
-		exchange(t, busy, &anomalyv1.ScoreStreamRequest{Samples: []*anomalyv1.StreamSample{sampleOf("a", row())}})
-		time.Sleep(20 * time.Millisecond)
-	}
-	err = <-told
+	_, err = silentOne.Recv()
 	require.Equal(t, codes.Canceled, status.Code(err), "%v", err)
 	assert.Contains(t, status.Convert(err).Message(), "nothing moved")
-	require.Eventually(t, func() bool { return s.service.streams.open.Load() <= 1 }, 10*time.Second, time.Millisecond)
-	exchange(t, busy, &anomalyv1.ScoreStreamRequest{})
+	require.Eventually(t, func() bool { return s.service.streams.open.Load() == 1 }, 30*time.Second, time.Millisecond)
+	close(enough)
+	require.NoError(t, <-over)
 	cancel()
 	<-done
 	require.Less(t, sent.Load(), int64(100), "the server does not read for one that does not")

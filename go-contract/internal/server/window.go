@@ -42,16 +42,11 @@ func (w *window) last(n, room, width int, rows [][]float64) [][]float64 {
 	return rows
 }
 
-// resize gives the window another room; the newest samples stay.
+// resize gives the window more room.
 func (w *window) resize(before, after, width int) {
-	if w.count == 0 {
-		w.values, w.first = nil, 0
-		return
+	values := make([]float64, 0, after*width)
+	for _, sample := range w.last(w.count, before, width, nil) {
+		values = append(values, sample...)
 	}
-	keep := min(w.count, after)
-	values := make([]float64, after*width)
-	for i, sample := range w.last(keep, before, width, nil) {
-		copy(values[i*width:], sample)
-	}
-	w.values, w.first, w.count = values, 0, keep
+	w.values, w.first = values[:after*width], 0
 }

@@ -1,4 +1,4 @@
-"""The command `dwcp-sidecar`: serve, score, check."""
+"""The command `dwcp-sidecar`: serve, score, check, health."""
 
 import argparse
 import os
@@ -37,12 +37,20 @@ _CHECK = """examples:
   dwcp-sidecar check --models models && echo "fit to serve"
 """
 
+_HEALTH = """examples:
+  dwcp-sidecar health --address unix:/run/dwcp/score.sock
+  dwcp-sidecar health --address 127.0.0.1:50051 --service dwcp.anomaly.v1.ScoringService/lstm_autoencoder
+
+Prints what grpc.health.v1 says. The exit status is 0 for SERVING, else 1. It speaks plain text: where the TCP address
+has TLS, ask through the unix socket.
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status: 0, 1 for a refusal, 2 for wrong usage."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.models is None and arguments.address is None:
+    if arguments.run is _score and arguments.models is None and arguments.address is None:
         parser.error("score: give --models DIR, --address ADDRESS or both")
     try:
         return int(arguments.run(arguments))
@@ -126,6 +134,17 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _health(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from dwcp_sidecar.probe import health
+
+    serves, said = health(arguments.address, arguments.service, arguments.timeout)
+    if not serves:
+        return _fail(f"{arguments.address}: {said}")
+    print(said)
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dwcp-sidecar", description="Scores network metrics with exported anomaly models.", allow_abbrev=False
@@ -166,6 +185,13 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         metavar="N",
         help="ONNX Runtime threads; no answer depends on it (default: %(default)s)",
+    )
+
+    probe = command("health", _health, "ask a running sidecar for its health", _HEALTH)
+    probe.add_argument("--address", required=True, metavar="ADDRESS", help="HOST:PORT or unix:PATH")
+    probe.add_argument("--service", default="", metavar="NAME", help="health name (default: the server as a whole)")
+    probe.add_argument(
+        "--timeout", type=float, default=2.0, metavar="SECONDS", help="for the answer (default: %(default)s)"
     )
 
     check = command("check", _check, "open a model set, audit it and run its golden vectors", _CHECK)

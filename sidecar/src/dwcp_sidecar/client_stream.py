@@ -65,7 +65,7 @@ class StreamError(Exception):
         code: status of gRPC; DEADLINE_EXCEEDED when an answer did not come in time.
         refusal: what the server refused, such as MODEL_SET_MISMATCH after a reload; None when the connection or the
             server failed.
-        unanswered: samples that were handed over and have no result, oldest first.
+        unanswered: all samples handed to the stream that have no result, oldest first.
         results: of the call to `score` that failed, those that came.
     """
 
@@ -159,7 +159,7 @@ class Stream:
             results: list[Result] = []
             while len(results) < len(given):
                 try:
-                    results += self._receive()
+                    results += self._receive() or []
                 except StreamError as broken:
                     broken.results = results
                     raise
@@ -181,8 +181,6 @@ class Stream:
             try:
                 for sample in samples:
                     if not self._put([sample], wait=True):
-                        if self._failure is not None:
-                            self._failure.unanswered.append(sample)
                         return
             except Exception as error:  # raised again where the results are taken
                 wrong.append(error)
@@ -223,9 +221,11 @@ class Stream:
         with self._changed:
             while wait and not self._over and len(self._samples) >= _SAMPLES_AHEAD:
                 self._changed.wait()
-            if self._over:
-                return False
             self._samples.extend(samples)
+            if self._over:
+                if self._failure is not None:
+                    self._failure.unanswered.extend(samples)
+                return False
             self._waiting.extend(messages)
             if self._receiving:
                 self._watch.arm(self._timeout)

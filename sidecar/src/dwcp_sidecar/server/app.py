@@ -17,6 +17,7 @@ from dwcp_sidecar.server.calls import Calls, StatusError
 from dwcp_sidecar.server.gate import Gate
 from dwcp_sidecar.server.live import Live
 from dwcp_sidecar.server.metrics import Metrics
+from dwcp_sidecar.server.outgoing import unsent
 from dwcp_sidecar.server.servicer import OPERATIONS, SERVICE, Servicer, operations
 from dwcp_sidecar.server.settings import MAX_MESSAGE_BYTES, Settings, StartError
 from dwcp_sidecar.server.streams import Streams
@@ -26,7 +27,10 @@ _MAX_STREAMS_OF_A_CONNECTION = 100
 """Calls that one connection may have open; its client waits with further ones. Keeps one client from all the places."""
 
 _QUIET = 0.1
-"""Seconds without a call after which a stopping server closes its connections. gRPC cancels what comes in just then."""
+"""Seconds without a call after which a stopping server takes itself for idle: what was sent has arrived by then."""
+
+_LINGER = 2.0
+"""Seconds after the last answer that a stopping server gives slow connections to take it."""
 
 _CERTIFICATE_SECONDS = 10.0
 """Seconds between looks at the TLS files; a new connection looks too."""
@@ -88,7 +92,8 @@ class App:
         self._metrics = metrics
         self._socket: Path | None = None
         self._grace_ends = float("inf")
-        self._stopped = threading.Event()
+        self._drained, self._stopped = threading.Event(), threading.Event()
+        self._closing: threading.Thread | None = None
         self._tracer = Tracer() if settings.traces else None
         self._certificates: tls.Certificates | None = None
         self._streams = Streams(live, settings.limits, metrics)
@@ -136,13 +141,14 @@ class App:
         if self._certificates is not None:
             threading.Thread(target=self._look_at_certificates, args=(self._certificates,), daemon=True).start()
 
-    def stop(self, grace: float) -> threading.Event:
+    def drain(self, grace: float) -> threading.Event:
         """Refuses new calls and lets those in flight finish within `grace` seconds (L7).
 
-        Health becomes NOT_SERVING first. May be called again with a shorter grace.
+        Health becomes NOT_SERVING first. May be called again with a shorter grace. Connections stay open, and what
+        comes in is refused with UNAVAILABLE, on which clients try elsewhere; they see the same when the process ends.
 
         Returns:
-            An event that is set when no call is left.
+            An event that is set when no call is left, or the grace is over.
         """
         self._grace_ends = min(self._grace_ends, time.monotonic() + grace)
         if not self.gate.draining:
@@ -150,30 +156,48 @@ class App:
             self.gate.draining = True
             self._streams.stop()
             threading.Thread(target=self._drain, name="drain", daemon=True).start()
+        return self._drained
+
+    def stop(self, grace: float) -> threading.Event:
+        """Drains, then closes all connections: for a process that goes on.
+
+        To calls that come in at that moment gRPC answers CANCELLED now and then.
+
+        Returns:
+            An event that is set when nothing is left.
+        """
+        self.drain(grace)
+        if self._closing is None:
+            self._closing = threading.Thread(target=self._close, name="close", daemon=True)
+            self._closing.start()
         return self._stopped
 
     def _drain(self) -> None:
-        """Waits for the calls in flight before gRPC is told to stop.
-
-        gRPC's own stop gives calls that come in meanwhile CANCELLED now and then. While this waits they get
-        UNAVAILABLE, on which clients try elsewhere.
-        """
-        quiet_since = time.monotonic()
-        while (now := time.monotonic()) < min(self._grace_ends, quiet_since + _QUIET):
-            if self.gate.in_flight or self.gate.open_streams:
-                quiet_since = now
+        answered = quiet = time.monotonic()
+        while (now := time.monotonic()) < self._grace_ends:
+            # First what goes on, then the clock: this thread may have slept for long.
+            if self.gate.busy:
+                answered = quiet = now
+            elif now < answered + _LINGER and unsent():
+                quiet = now
+            elif now > quiet + _QUIET:
+                break
             time.sleep(0.01)
         self.remove_socket()
-        self._server.stop(max(0.0, self._grace_ends - time.monotonic())).wait()
         if self._tracer is not None:
             closing = threading.Thread(target=self._tracer.close, daemon=True)
             closing.start()
             closing.join(_LAST_SPANS)
+        self._drained.set()
+
+    def _close(self) -> None:
+        self._drained.wait()
+        self._server.stop(0).wait()
         self._stopped.set()
 
     def _look_at_certificates(self, certificates: tls.Certificates) -> None:
         """Keeps the metric of the certificate right where no connection comes that would have it read again."""
-        while not self._stopped.wait(_CERTIFICATE_SECONDS):
+        while not self._drained.wait(_CERTIFICATE_SECONDS):
             certificates.look()
 
     def remove_socket(self) -> None:

@@ -123,6 +123,10 @@ class Calls(grpc.GenericRpcHandler):
                 self._refuse(method, error, came, context)
                 raise  # not reached: _refuse ends the call
             metrics.call(name, "OK", time.perf_counter() - came)
+            if self._gate.draining or isinstance(
+                answer, bytes
+            ):  # the answers of batches, which may be large, are bytes
+                self._gate.sends(context)
             return answer
 
         return self._traced(call, method)

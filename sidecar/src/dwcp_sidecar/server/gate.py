@@ -74,6 +74,7 @@ class Gate:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.draining = False
+        self._sending: set[object] = set()
         self.unary = _CountingPool(limits.threads, "score")
         self.streams = _CountingPool(limits.streams, "stream")
         self.other = ThreadPoolExecutor(16, thread_name_prefix="other")
@@ -99,6 +100,19 @@ class Gate:
     def open_streams(self) -> int:
         """Streams that are open."""
         return self.streams.pending
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is in flight, or its answer on its way."""
+        return bool(self.in_flight or self.open_streams or self._sending)
+
+    def sends(self, context: grpc.ServicerContext) -> None:
+        """Says that the answer of a call is on its way. A large one takes longer than the call itself when its client
+        reads slowly; until gRPC is through with it, a server that stops has to wait."""
+        token = object()
+        self._sending.add(token)
+        if not context.add_callback(lambda: self._sending.discard(token)):
+            self._sending.discard(token)
 
     def refuse(self, *, counted: bool, stream: bool) -> Refusal | None:
         """What answers a call that is not taken; None when there is room. Called before anything is read."""

@@ -2,6 +2,7 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
 
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.server.announce import announced
@@ -12,8 +13,8 @@ from dwcp_sidecar.server.signals import RELOAD, STOP, Signals
 _log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings) -> int:
-    """Serves until a signal says to stop, and returns the exit status.
+def serve(settings: Settings) -> NoReturn:
+    """Serves until a signal says to stop, then ends the process.
 
     Raises:
         ContractError: the model set is refused.
@@ -23,7 +24,7 @@ def serve(settings: Settings) -> int:
     with ThreadPoolExecutor(1) as pool:
         opening = pool.submit(ModelSet.open, settings.models)
         # While ONNX Runtime computes golden vectors Python is free to import gRPC.
-        from dwcp_sidecar.server.serving import Serving
+        from dwcp_sidecar.server.serving import Serving, leave
     models = opening.result()
 
     signals = Signals(*STOP, RELOAD)  # before this nothing is open that a signal could leave behind
@@ -48,10 +49,10 @@ def serve(settings: Settings) -> int:
                         reloader.request()
         finally:
             reloader.stop()
-            stopped = app.stop(settings.grace)
-            while not stopped.wait(0.05):
+            drained = app.drain(settings.grace)
+            while not drained.wait(0.05):
                 if signals.wait(0) in STOP:
-                    app.stop(0)
+                    app.drain(0)
     finally:
         serving.metrics.close()
-    return 0
+    leave()

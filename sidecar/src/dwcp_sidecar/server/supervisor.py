@@ -27,7 +27,7 @@ from dwcp_sidecar.server.worker_process import WorkerProcess
 _log = logging.getLogger(__name__)
 
 YOUNG = 5.0
-"""Seconds below which a worker ended soon after its start; then the next one waits."""
+"""A worker that answered for fewer seconds, or never, ended soon; then the next one waits."""
 
 MAX_YOUNG = 6
 """Workers in a row, in one place, that may end soon before the supervisor gives up."""
@@ -46,6 +46,7 @@ class Place:
         index: its number, from 0.
         process: the process; None between two.
         ready: what the process said when it began to answer: addresses, id and path of its model set; None before.
+        since: when it began to answer, on the monotonic clock.
         failure: why the last process could not begin to answer; empty where it did.
         young: processes in a row that ended soon.
     """
@@ -53,6 +54,7 @@ class Place:
     index: int
     process: WorkerProcess | None = None
     ready: dict[str, Any] | None = None
+    since: float = 0.0
     failure: str = ""
     young: int = 0
 
@@ -128,7 +130,6 @@ class Supervisor:
     def _keep(self, place: Place) -> None:
         """Keeps one place taken: the thread of that place."""
         while not self._stopping.is_set():
-            began = time.monotonic()
             place.failure = ""
             try:
                 place.process = WorkerProcess(self._order(place.index))
@@ -137,13 +138,14 @@ class Supervisor:
                 end = place.process.run(lambda name, fields: self._hear(place, name, fields))
             except OSError as error:  # the system has no room for another process
                 end = f"before it began ({error.strerror})"
+            answered = 0.0 if place.ready is None else time.monotonic() - place.since
             with self._lock:
                 place.process = place.ready = None
                 self._count()
             if self._settings.metrics is not None:
                 shared.forget(_identity(place.index))
             if not self._stopping.is_set():
-                self._stopping.wait(self._ended(place, end, time.monotonic() - began))
+                self._stopping.wait(self._ended(place, end, answered))
 
     def _order(self, index: int) -> dict[str, Any]:
         folders = [str(self._settings.models)]
@@ -169,7 +171,7 @@ class Supervisor:
 
     def _welcome(self, place: Place, ready: dict[str, Any]) -> None:
         with self._lock:  # after a reload that goes on: the worker does not take part in it
-            place.ready = ready
+            place.ready, place.since = ready, time.monotonic()
             self._live = self._live or ready
             self._count()
             if not self._complete and all(each.ready for each in self._places):
@@ -179,9 +181,9 @@ class Supervisor:
             if ready["id"] != self._live["id"]:
                 self._reloader.request()  # the others follow (R4)
 
-    def _ended(self, place: Place, end: str, lived: float) -> float:
-        """Judges the end of a process; gives the seconds to wait before the next one."""
-        place.young = place.young + 1 if lived < YOUNG else 0
+    def _ended(self, place: Place, end: str, answered: float) -> float:
+        """Judges the end of a process that answered for some seconds; gives those to wait before the next one."""
+        place.young = place.young + 1 if answered < YOUNG else 0
         if place.failure:
             if not self._complete or not any(each.ready for each in self._places):
                 self._give_up(place.failure)
@@ -189,11 +191,11 @@ class Supervisor:
             # The others answer: it is tried again, for as long as they do.
             _log.error("worker %d cannot start: %s", place.index, place.failure)
         else:
-            _log.error("worker %d ended %s after %.1f s", place.index, end, lived)
+            _log.error("worker %d ended %s, %.1f s after it began to answer", place.index, end, answered)
             if place.young >= MAX_YOUNG:
                 self._give_up(
-                    f"worker {place.index} ended {end}, {MAX_YOUNG} times in a row less than {YOUNG:.0f} s after its "
-                    "start; look for the cause in what it logged before"
+                    f"worker {place.index} ended {end}, {MAX_YOUNG} times in a row before it had answered for "
+                    f"{YOUNG:.0f} s; look for the cause in what it logged before"
                 )
                 return 0.0
         self._metrics.worker_restart()

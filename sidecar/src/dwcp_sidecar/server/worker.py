@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model_set import ModelSet
@@ -47,7 +47,7 @@ class Worker:
         threading.Thread(target=self._listen, name="control", daemon=True).start()
 
     def run(self) -> int:
-        """Serves until told to stop, and returns the exit status."""
+        """Serves until told to stop, then ends the process; returns the exit status of a failure."""
         told = self._told.result()
         logs.setup(told["flags"]["log_format"])
         settings = replace(
@@ -57,15 +57,15 @@ class Worker:
             reuse_port=True,
         )
         try:
-            return self._serve(settings, told["identity"], [Path(folder) for folder in told["folders"]])
+            self._serve(settings, told["identity"], [Path(folder) for folder in told["folders"]])
         except (StartError, ContractError) as error:
             self._channel.tell("failed", why=str(error))
             return 1
 
-    def _serve(self, settings: Settings, identity: str, folders: list[Path]) -> int:
+    def _serve(self, settings: Settings, identity: str, folders: list[Path]) -> NoReturn:
         with ThreadPoolExecutor(1) as pool:
             opening = pool.submit(_open_first, folders)
-            from dwcp_sidecar.server.serving import Serving  # meanwhile, as `single` does
+            from dwcp_sidecar.server.serving import Serving, leave  # meanwhile, as `single` does
         serving = self._serving = Serving(settings, opening.result(), self._reload, identity=identity)
         del opening  # the live set is the one to hold the models, and to let go of them
         app, models = serving.app, serving.live.models
@@ -76,11 +76,11 @@ class Worker:
         while not self._graces:
             if self._signals.wait() != WOKEN:
                 break
-        stopped = app.stop(min([grace, *self._graces]))
-        while not stopped.wait(0.05):
-            app.stop(min([grace, *self._graces]))
+        drained = app.drain(min([grace, *self._graces]))
+        while not drained.wait(0.05):
+            app.drain(min([grace, *self._graces]))
         serving.metrics.close()
-        return 0
+        leave()
 
     def _listen(self) -> None:
         self._channel.run(self._handle)

@@ -9,6 +9,7 @@ from dwcp.anomaly.v1 import features_pb2
 from dwcp_sidecar.features import MAX_SAMPLES
 from dwcp_training.detectors.base import Floats
 from dwcp_training.golden.case import Draft
+from dwcp_training.golden.probes import probed
 
 _EXTREMES = {
     "huge": (1e300, "1e300, far outside the clamp"),
@@ -32,7 +33,9 @@ def common_drafts(schema: features_pb2.FeatureSchema, normal: Floats, timesteps:
         timesteps: window length; 1 for a detector that scores single samples.
     """
     names = [feature.name for feature in schema.features]
-    for j, feature in enumerate(schema.features):
+    chosen = probed(len(names), timesteps)
+    for j in chosen:
+        feature = schema.features[j]
         for limit in ("warning", "critical"):
             samples = normal.copy()
             samples[-1, j] = getattr(feature, limit)
@@ -45,7 +48,7 @@ def common_drafts(schema: features_pb2.FeatureSchema, normal: Floats, timesteps:
     for name, (number, words) in _EXTREMES.items():
         everywhere = np.full_like(normal, number)
         yield Draft(f"extreme/{name}/everywhere", f"Every value is {words}.", ("extreme",), everywhere, nudge=False)
-        for j in (0, len(names) - 1):
+        for j in dict.fromkeys((0, len(names) - 1)):
             samples = normal.copy()
             samples[-1, j] = number
             yield Draft(
@@ -74,7 +77,8 @@ def _errors(names: list[str], normal: Floats, timesteps: int) -> Iterator[Draft]
     plain = normal.tolist()
     last = timesteps - 1
     for name, number in (("nan", math.nan), ("infinity", math.inf), ("negative_infinity", -math.inf)):
-        for j, feature in enumerate(names):
+        for j in probed(len(names), timesteps):
+            feature = names[j]
             samples = normal.copy()
             samples[-1, j] = number
             yield error(
@@ -97,14 +101,15 @@ def _errors(names: list[str], normal: Floats, timesteps: int) -> Iterator[Draft]
         "width/wide", "One value too many.", [*plain[:-1], [*plain[-1], 0.0]], "WRONG_WIDTH", f"samples[{last}]"
     )
     yield error("width/empty", "A sample without values.", [*plain[:-1], []], "WRONG_WIDTH", f"samples[{last}]")
-    yield error(
-        "order/width_before_nan", "Sample by sample: a narrow sample comes before a later NaN (E2).",
-        [[1.0], [math.nan] * len(names), *plain], "WRONG_WIDTH", "samples[0]",
-    )  # fmt: skip
-    yield error(
-        "order/nan_before_width", "Sample by sample: a NaN comes before a later narrow sample (E2).",
-        [[1.0, math.nan, *plain[0][2:]], [1.0], *plain], "NOT_FINITE", f"samples[0].{names[1]}",
-    )  # fmt: skip
+    if len(names) > 1:  # a single value can only be the right width or none
+        yield error(
+            "order/width_before_nan", "Sample by sample: a narrow sample comes before a later NaN (E2).",
+            [[1.0], [math.nan] * len(names), *plain], "WRONG_WIDTH", "samples[0]",
+        )  # fmt: skip
+        yield error(
+            "order/nan_before_width", "Sample by sample: a NaN comes before a later narrow sample (E2).",
+            [[1.0, math.nan, *plain[0][2:]], [1.0], *plain], "NOT_FINITE", f"samples[0].{names[1]}",
+        )  # fmt: skip
     yield error("count/none", "No sample at all.", [], "NO_SAMPLES", "samples")
     yield error(
         "count/too_many", f"One sample more than the limit of {MAX_SAMPLES} (W3).",

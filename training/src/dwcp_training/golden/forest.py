@@ -7,6 +7,7 @@ import numpy as np
 from dwcp_training.detectors.base import Floats
 from dwcp_training.detectors.isolation_forest import ForestReference
 from dwcp_training.golden.case import Draft
+from dwcp_training.golden.probes import probed
 
 _SPLITS_PER_FEATURE = 4
 
@@ -35,7 +36,8 @@ def forest_drafts(
     for k, row in enumerate(rows[rng.choice(len(rows), 12, replace=len(rows) < 12)]):
         yield Draft(f"typical/{k}", "A row of the training data.", ("typical",), row[np.newaxis])
     median = np.median(rows, axis=0)
-    for j, name in enumerate(names):
+    for j in probed(len(names)):
+        name = names[j]
         yield from _split_drafts(reference, rows, median, j, name, mean[j], scale[j], splits.get(j, np.array([])), rng)
     yield from _threshold_drafts(reference, rows, median, rng)
 

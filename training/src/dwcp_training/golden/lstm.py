@@ -6,6 +6,7 @@ import numpy as np
 
 from dwcp_training.detectors.base import Floats, Reference
 from dwcp_training.golden.case import Draft
+from dwcp_training.golden.probes import probed
 
 
 def lstm_drafts(
@@ -41,7 +42,8 @@ def lstm_drafts(
         median + slope * scale,
     )
     yield Draft("shape/ramp/down", "All metrics fall likewise.", ("shape",), median - slope * scale)
-    for j, name in enumerate(names):
+    for j in probed(len(names), steps):
+        name = names[j]
         for place, step in (("first", 0), ("last", steps - 1)):
             spike = normal.copy()
             spike[step, j] += 6 * scale[j]
@@ -62,7 +64,8 @@ def typical_window(reference: Reference, items: Floats) -> Floats:
 
 def _threshold_drafts(reference: Reference, normal: Floats, names: list[str], scale: Floats) -> Iterator[Draft]:
     """For each metric, two windows whose scores are the nearest below and above the threshold that a spike can give."""
-    for j, name in enumerate(names):
+    for j in probed(len(names), len(normal)):
+        name = names[j]
 
         def spiked(height: float, j: int = j) -> Floats:
             window = normal.copy()

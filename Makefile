@@ -96,7 +96,7 @@ soak: $(VENV)/.ready ## Ten minutes of everything at once for every sidecar: no 
 	@$(PY) -m tests.faults.soak
 
 .PHONY: bench
-bench: $(VENV)/.ready ## Measure: graphs against other exporters, Go scorers, training, memory
+bench: $(VENV)/.ready ## Measure: graphs, Go scorers, memory, training, and both sidecars against other servers (some 25 minutes)
 	@$(PY) tests/bench/bench.py
 
 .PHONY: extras

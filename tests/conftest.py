@@ -9,10 +9,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Splits the tests in two halves for `--dist loadgroup`; what shares fixtures stays together."""
+    """Groups the tests for `--dist loadgroup`: what shares costly fixtures stays together, the rest goes by file."""
     for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
-        item.add_marker(pytest.mark.xdist_group("training" if folder in ("training", "docs") else "implementations"))
+        folder, *_, file = item.path.relative_to(ROOT / "tests").parts
+        alone = folder in ("sidecar", "faults", "deploy", "bench", "fuzz")
+        item.add_marker(pytest.mark.xdist_group(f"{folder}/{file}" if alone else folder))
 
 
 @pytest.fixture(scope="session")

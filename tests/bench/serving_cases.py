@@ -72,5 +72,5 @@ CASES = (
     Case(BATCH_ONE_CORE, "batch", _calls(4, 4, 256), rows=True, one_core=True, ours=True, limits=_limits(256, 1)),
 )
 """Several callers have a connection each, up to 8, unless the name says 1. Streams: 8, each on a connection, with 64
-messages on their way in all; or 64 callers, each with one sample on its way, who share 4 streams of the Go client, which
-sends what waits together. Batches: 4 callers, or 2 with 4096 rows."""
+messages on their way in all; or 64 callers, each with one sample on its way, who share 4 streams of the Go client,
+which sends what waits together. Batches: 4 callers, or 2 with 4096 rows."""

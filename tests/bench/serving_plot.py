@@ -25,7 +25,8 @@ def panels(measurements: list[dict]) -> list[tuple[str, str, dict[str, list[floa
                 found.setdefault(m["server"], []).append(m["rows_per_second"])
         return found
 
-    streams = of("64 callers on 4 streams") | {f"{name}, unary": v for name, v in of("unary, 64 callers", "Triton", "plain").items()}
+    unary = of("unary, 64 callers", "Triton", "plain")
+    streams = of("64 callers on 4 streams") | {f"{name}, unary": values for name, values in unary.items()}
     batches = {name: v for name, v in of("batches of 256").items() if "echo" not in name}  # it returns what it was sent
     return [
         ("One caller", "calls a second", of("unary, 1 caller")),

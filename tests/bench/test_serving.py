@@ -68,8 +68,8 @@ def test_batches_are_told_by_cpu_time_too() -> None:
         (1, servers.MLSERVER, cases.UNARY_1, 760),
         (2, servers.TRITON, cases.UNARY_64, 9100),
         (3, servers.TRITON, cases.UNARY_64_1, 8600),
-        (4, servers.PYTHON, cases.BATCH_ONE_CORE, 79_000),
-        (5, servers.GO, cases.BATCH_ONE_CORE, 399_000),
+        (4, servers.PYTHON, cases.BATCH, 79_000),
+        (5, servers.GO, cases.BATCH, 399_000),
     ],
 )
 def test_each_ratio_can_be_missed(index: int, server: str, case: str, rate: float) -> None:

@@ -63,7 +63,10 @@ def _compiler() -> dict[str, str]:
 
 def build(package: str, program: Path, tags: str = "", **environment: str) -> None:
     """Builds a package of `go-contract`; environment variables by name, such as `GOARCH="arm64"`. Raises BuildError."""
-    _compile(["build", "-tags", tags, "-o", program, package], f"{package} (tags {tags!r})", environment)
+    # Test processes build at the same time, and one may run what another replaces.
+    draft = program.with_name(f"{program.name}.{os.getpid()}")
+    _compile(["build", "-tags", tags, "-o", draft, package], f"{package} (tags {tags!r})", environment)
+    draft.replace(program)
 
 
 def build_tests(package: str, program: Path, **environment: str) -> None:

@@ -37,6 +37,9 @@ CALL_SECONDS = 20
 MAY_GROW = 1.10
 """Resident memory after a fault, as a multiple of that before it."""
 
+CHANCE = 5 << 20
+"""Bytes that a garbage collector may hold more or less by chance: more than a tenth of the Go sidecar alone."""
+
 
 COMMANDS: dict[str, Callable[[], list[str | Path]]] = {
     "python": lambda: [PYTHON, "serve"],
@@ -159,6 +162,8 @@ class Endpoint:
         # The number makes the options differ, so that no two channels share a connection.
         _channels[0] += 1
         arguments = [("grpc.use_local_subchannel_pool", 1), ("dwcp.test", _channels[0])]
+        # As our clients: back in a moment after a worker died, where gRPC on its own waits a second and longer.
+        arguments += [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500)]
         arguments += [(f"grpc.{key}", value) for key, value in options.items()]
         return grpc.insecure_channel(address or self.address, options=arguments)
 
@@ -304,23 +309,33 @@ class Load:
             return
 
 
+def loaded(endpoint: Endpoint, cases: Sequence[Known], seconds: float) -> int:
+    """Most resident memory while clients ask without a pause; every answer is the contract's, and none is missing.
+
+    Under load on both sides of a comparison: what a garbage collector happens to hold at rest is chance.
+    """
+    most = 0
+    until = time.monotonic() + seconds
+    with Load(endpoint, cases) as load:
+        while time.monotonic() < until:
+            most = max(most, endpoint.memory())
+            time.sleep(0.1)
+    assert load.answers > 50, load.errors
+    assert (load.wrong, load.errors) == (0, Counter())
+    return most
+
+
 @contextlib.contextmanager
 def surviving(endpoint: Endpoint, cases: Sequence[Known]) -> Iterator[None]:
     """A fault: after it the sidecar answers, no score is wrong, and its memory has not grown by more than a tenth."""
-    with Load(endpoint, cases) as load:
-        time.sleep(2)
-    assert load.answers > 100
-    assert not load.wrong
-    before = endpoint.memory()
+    before = loaded(endpoint, cases, 2)
     yield
-    until = time.monotonic() + 10
+    until = time.monotonic() + 20
     while not endpoint.serving() and time.monotonic() < until:
         time.sleep(0.1)
     endpoint.check(cases[::5])
-    with Load(endpoint, cases) as load:
-        time.sleep(1)
-    assert load.answers > 50, load.errors
-    assert (load.wrong, load.errors) == (0, Counter())
-    while (after := endpoint.memory()) > MAY_GROW * before and time.monotonic() < until + 10:
-        time.sleep(0.5)  # memory goes back to the system a while after it is let go
-    assert after <= MAY_GROW * before, f"{before / 1e6:.0f} MB before, {after / 1e6:.0f} MB after"
+    # Memory goes back to the system a while after it is let go.
+    most = max(MAY_GROW * before, before + CHANCE)
+    while (after := loaded(endpoint, cases, 1)) > most and time.monotonic() < until:
+        time.sleep(0.5)
+    assert after <= most, f"{before / 1e6:.0f} MB before, {after / 1e6:.0f} MB after"

@@ -25,7 +25,7 @@ with atheris.instrument_imports(include=["dwcp_sidecar"]):
     from dwcp_sidecar.onnx_file import OnnxFile
     from dwcp_sidecar.requests import RequestError, parse_request
     from dwcp_sidecar.server import oip, status
-    from dwcp_sidecar.server.calls import StatusError
+    from dwcp_sidecar.server.calls import StatusError, encode
     from dwcp_sidecar.server.live import Live
     from dwcp_sidecar.server.metrics import Metrics
     from dwcp_sidecar.server.servicer import Servicer
@@ -65,7 +65,7 @@ def requests() -> tuple[Target, list[bytes]]:
                 for answer in method.run(_Stream(method.request, body)):
                     answer.SerializeToString()
             else:
-                method.run(method.request.FromString(body)).SerializeToString()
+                encode(method.run(method.request.FromString(body)))
         except DecodeError:
             pass
         except StatusError as error:

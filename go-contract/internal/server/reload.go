@@ -92,11 +92,12 @@ func (r *reloader) run() (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if scorer.ID() == r.id() {
-		return false, nil
+	if changed = scorer.ID() != r.id(); changed {
+		r.swap(scorer)
 	}
-	r.swap(scorer)
-	return true, nil
+	scorer = nil         // with it, or with the set that was live, goes what is not in use any more
+	debug.FreeOSMemory() // now, and not at some later collection
+	return changed, nil
 }
 
 // watch looks at the folder every so often until ctx is done. A folder that changed is opened when it looks the same twice, so that a

@@ -40,6 +40,7 @@ func Run(settings Settings, signals <-chan os.Signal, out io.Writer, log *slog.L
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	go tidy(ctx)
 	line := fmt.Sprintf("ready %s model_set=%s\n", strings.Join(s.Addresses, " "), set.ID())
 	if settings.ReadyFile != "" {
 		if err := writeReadyFile(settings.ReadyFile, line); err != nil {

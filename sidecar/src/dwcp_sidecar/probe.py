@@ -12,7 +12,7 @@ def health(address: str, service: str, seconds: float) -> tuple[bool, str]:
         service: health name; empty for the server as a whole.
         seconds: for the answer.
     """
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         request = health_pb2.HealthCheckRequest(service=service)
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=seconds)

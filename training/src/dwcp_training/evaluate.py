@@ -108,6 +108,11 @@ def evaluate(
         raise DataError("profile", f"the model scores {', '.join(model.feature_names)}; the data is another profile's.")
     if faults is not None and telemetry.timestamps is None:
         raise DataError("labels", "rows without times cannot be inside a fault.")
+    if faults is not None and telemetry.parallel:
+        raise DataError(
+            "labels", "the data are several series at once; a fault does not say which one it is of.",
+            "Evaluate one device or file at a time.",
+        )  # fmt: skip
     scored, alarmed = alarms(model, telemetry.values, telemetry.segments)
     if faults is None or telemetry.timestamps is None:
         return _false_alarms(telemetry, scored, alarmed)

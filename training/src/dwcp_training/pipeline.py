@@ -16,6 +16,7 @@ from dwcp_sidecar.model import Explain, Model
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.onnx_file import OnnxFile
 from dwcp_training.calibrate import calibration_scores
+from dwcp_training.data.errors import DataError
 from dwcp_training.data.fingerprint import fingerprint
 from dwcp_training.data.telemetry import Telemetry
 from dwcp_training.detectors.base import Fitted, Progress, silent
@@ -74,6 +75,7 @@ def train(
         ContractError: when the set does not pass its own verification.
     """
     check_writable(output)
+    _check_varies(telemetry)
     fitted = DETECTORS[detector].fit(telemetry, settings, progress, **options)
     record = fitted.metadata.training
     record.data_fingerprint = fingerprint(telemetry.values)
@@ -89,6 +91,16 @@ def train(
     if candidate.golden:
         facts["golden vectors"] = f"{len(candidate.golden.cases)} cases, all passed"
     return Trained(models, detector, facts, warning)
+
+
+def _check_varies(telemetry: Telemetry) -> None:
+    """One constant metric is a warning; if none ever changes there is nothing to learn."""
+    if len(telemetry) > 1 and bool((telemetry.values == telemetry.values[0]).all()):
+        raise DataError(
+            "rows",
+            f"no metric ever changes in {len(telemetry):,} rows: {', '.join(telemetry.schema.names[:5])} and so on.",
+            "Check the export of the data; a model can learn nothing from constants.",
+        )
 
 
 def export(detector: str, fitted: Fitted, seed: int) -> tuple[Candidate, str]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from dwcp_training.console import UsageError, guarded, out, print_data, print_warning, progress_bar
 from dwcp_training.data import Exclusion, Telemetry, forest_rows, lstm_series, read_table
 from dwcp_training.pipeline import Trained, train
-from dwcp_training.profiles import Profile, load_profile
+from dwcp_training.profiles import Profile, load_profile, profile_names, profile_yaml
 from dwcp_training.publish import check_writable
 
 SYNTHETIC: dict[str, Callable[..., Telemetry]] = {"isolation_forest": forest_rows, "lstm_autoencoder": lstm_series}
@@ -24,12 +24,12 @@ class Source:
 
     Attributes:
         synthetic: make it instead of reading it.
-        data: CSV or Parquet files.
+        data: files, or folders of files or runs, as the profile says.
         on_bad_rows: `fail` or `drop`.
         exclude: CSV files with intervals that are not normal.
         grace_seconds: rows this long after such an interval are left out too.
-        label_column: a row with a label in this column is left out.
-        normal_labels: labels that mean normal.
+        label_column: a row with a label in this column is left out; None means the profile's.
+        normal_labels: labels that mean normal; empty means the profile's.
     """
 
     synthetic: bool = False
@@ -40,8 +40,18 @@ class Source:
     label_column: str | None = None
     normal_labels: Sequence[str] = field(default_factory=tuple)
 
-    def check(self) -> None:
-        """Raises UsageError for flags that contradict each other."""
+    def exclusion(self, profile: Profile) -> Exclusion:
+        """What is left out: flags win over the profile, each by itself."""
+        reader = profile.reader
+        return Exclusion(
+            tuple(self.exclude),
+            self.grace_seconds,
+            self.label_column or reader.label_column,
+            tuple(self.normal_labels) or reader.normal_labels,
+        )
+
+    def check(self, profile: Profile) -> None:
+        """Raises UsageError for flags that contradict each other or the profile."""
         if self.synthetic == bool(self.data):
             raise UsageError("name training data: either --data FILE.csv (or .parquet), or --synthetic, not both")
         if self.synthetic and (self.exclude or self.label_column):
@@ -49,7 +59,10 @@ class Source:
             raise UsageError(f"{flag} leaves rows of --data out; --synthetic has none to leave out")
         if not 0 <= self.grace_seconds < float("inf"):
             raise UsageError(f"--exclude-grace {self.grace_seconds:g}: write a number of seconds, 0 or more")
-        if self.normal_labels and self.label_column is None:
+        if self.synthetic and profile.feature_schema.names != load_profile("dwcp").feature_schema.names:
+            name = profile.feature_schema.name
+            raise UsageError(f"--synthetic makes the metrics of the profile dwcp, not of {name}: give --data")
+        if self.normal_labels and (self.label_column or profile.reader.label_column) is None:
             raise UsageError("--normal-label needs --label-column, the column that holds the labels")
 
 
@@ -78,7 +91,7 @@ def run(
     def command() -> None:
         chosen = load_profile(profile)
         settings = _settings(getattr(chosen.detectors, detector), flags)
-        source.check()
+        source.check(chosen)
         check_writable(output)
         telemetry = _telemetry(detector, source, chosen, settings)
         print_data(telemetry)
@@ -116,10 +129,22 @@ def _telemetry(detector: str, source: Source, profile: Profile, settings: Any) -
         list(source.data),
         profile,
         on_bad_rows=source.on_bad_rows,  # type: ignore[arg-type]  # checked by read_table
-        exclude=Exclusion(
-            tuple(source.exclude), source.grace_seconds, source.label_column, tuple(source.normal_labels)
-        ),
+        exclude=source.exclusion(profile),
+        normal_only=True,
     )
+
+
+def list_profiles() -> int:
+    """Prints the names and descriptions of the profiles and returns the exit status."""
+    width = max(map(len, profile_names()))
+    for name in profile_names():
+        out.print(f"{name:{width}}  {load_profile(name).description}")
+    return 0
+
+
+def show_profile(name: str) -> int:
+    """Prints a profile as YAML and returns the exit status, as `run` does."""
+    return guarded(lambda: out.print(profile_yaml(load_profile(name)), end=""), "There is nothing to show.")
 
 
 def _print_outcome(trained: Trained) -> None:

@@ -102,9 +102,9 @@ class Calls(grpc.GenericRpcHandler):
             pool = self._gate.streams if method.stream else self._gate.unary
         if method.stream:
             behavior = gates.in_pool(self._stream(method), pool)
-            return grpc.stream_stream_rpc_method_handler(behavior, _decoder(method.request), _encode)
+            return grpc.stream_stream_rpc_method_handler(behavior, _decoder(method.request), encode)
         behavior = gates.in_pool(self._unary(method), pool)
-        return grpc.unary_unary_rpc_method_handler(behavior, _decoder(method.request), _encode)
+        return grpc.unary_unary_rpc_method_handler(behavior, _decoder(method.request), encode)
 
     def _unary(self, method: Method) -> Callable[[Any, grpc.ServicerContext], Message | bytes]:
         run, name, metrics = method.run, method.name, self._metrics
@@ -113,8 +113,8 @@ class Calls(grpc.GenericRpcHandler):
             came = gates.arrived() if method.counted else time.perf_counter()
             try:
                 # A call may have waited for a thread longer than its caller wanted to wait: nobody reads that answer.
-                remaining = context.time_remaining()
-                if remaining is not None and remaining <= 0:
+                # gRPC ends it by a clock that is never set; `time_remaining` goes by the one that may be.
+                if not context.is_active():
                     raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before scoring began")
                 if isinstance(request, ContractError):
                     raise request
@@ -194,7 +194,8 @@ class _Requests:
             yield request
 
 
-def _encode(answer: Message | bytes) -> bytes:
+def encode(answer: Message | bytes) -> bytes:
+    """The bytes of an answer."""
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 

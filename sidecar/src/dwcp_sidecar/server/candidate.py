@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dwcp_sidecar.model_set import ModelSet, resolve, verify
+from dwcp_sidecar.server import memory
 from dwcp_sidecar.server.live import Live
 from dwcp_sidecar.server.reload import Outcome
 
@@ -47,13 +48,13 @@ class Candidate:
         if models is not None and changed:
             self._live.swap(models)
         del models
-        _return_memory()
+        memory.give_back()
         return Outcome(self._live.models.id, changed)
 
     def abort(self) -> None:
         """Drops the candidate."""
         self._models = None
-        _return_memory()
+        memory.give_back()
 
 
 @contextlib.contextmanager
@@ -64,11 +65,3 @@ def _quick_switches() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
-
-
-def _return_memory() -> None:
-    """Gives what opening took back to the system, where the C library can: glibc on its own keeps most of it."""
-    import ctypes  # only a process that reloads pays for it
-
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)

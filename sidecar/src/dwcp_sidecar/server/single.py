@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
 from dwcp_sidecar.model_set import ModelSet
+from dwcp_sidecar.server import memory
 from dwcp_sidecar.server.announce import announced
 from dwcp_sidecar.server.reload import Outcome, Reloader, signature
 from dwcp_sidecar.server.settings import Settings
@@ -20,6 +21,7 @@ def serve(settings: Settings) -> NoReturn:
         ContractError: the model set is refused.
         StartError: an address or a file cannot be had.
     """
+    memory.limit_arenas()
     seen = signature(settings.models)
     with ThreadPoolExecutor(1) as pool:
         opening = pool.submit(ModelSet.open, settings.models)

@@ -43,7 +43,8 @@ def warnings_about(
     if asked_to_exclude and not report.excluded_by_kind:
         found.append("the intervals or labels to exclude matched no row; are their times in UTC?")
     if telemetry.timestamps is not None and telemetry.cadence_seconds is not None:
-        short = int((steps_seconds(telemetry.timestamps) < telemetry.cadence_seconds / 2).sum())
+        within = [telemetry.timestamps[start:stop] for start, stop in telemetry.series]
+        short = sum(int((steps_seconds(times) < telemetry.cadence_seconds / 2).sum()) for times in within)
         if short:
             found.append(f"{short:,} steps are shorter than half the cadence of {telemetry.cadence_seconds:g} s.")
     constant = np.flatnonzero((telemetry.values == telemetry.values[0]).all(axis=0))

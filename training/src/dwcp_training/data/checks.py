@@ -103,6 +103,10 @@ def describe(kind: ProblemKind, value: str, schema: FeatureSchema, column: int) 
     """What is wrong with a cell that holds `value`, for people."""
     if kind is ProblemKind.OUT_OF_RANGE:
         feature = schema.features[column - 1]
+        if feature.minimum is None or feature.maximum is None:
+            at_least = feature.maximum is None
+            limit = feature.minimum if at_least else feature.maximum
+            return f"{value} must be at {'least' if at_least else 'most'} {limit:g} {feature.unit}".rstrip()
         return f"{value} is outside the plausible range {feature.minimum:g} to {feature.maximum:g} {feature.unit}"
     return _SENTENCES[kind].format(value=value, quoted=repr(value))
 
@@ -114,10 +118,12 @@ def _rules(schema: FeatureSchema) -> pa.DataFrameSchema:
     def finite(values: pd.Series) -> pd.Series:
         return pd.Series(np.isfinite(values.to_numpy()), index=values.index)
 
-    def in_range(minimum: float, maximum: float) -> pa.Check:
+    def in_range(minimum: float | None, maximum: float | None) -> pa.Check:
+        lowest, highest = -np.inf if minimum is None else minimum, np.inf if maximum is None else maximum
+
         def check(values: pd.Series) -> pd.Series:
             numbers = values.to_numpy()
-            plausible = (numbers >= minimum) & (numbers <= maximum)
+            plausible = (numbers >= lowest) & (numbers <= highest)
             return pd.Series(plausible | ~np.isfinite(numbers), index=values.index)
 
         return pa.Check(check, name=ProblemKind.OUT_OF_RANGE.value, ignore_na=False)

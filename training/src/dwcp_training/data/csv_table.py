@@ -1,7 +1,7 @@
 """CSV: one line is one record, so that every row knows its line.
 
-Arrow splits the cells; nothing is converted here. A quoted cell may hold commas, but not a line break: a line with an
-unclosed quote is a broken row of its own and never swallows the lines after it.
+Arrow splits the cells; nothing is converted here. A quoted cell may hold delimiters, but not a line break: a line with
+an unclosed quote is a broken row of its own and never swallows the lines after it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ _ROW = re.compile(rb"\S")
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_csv_table(path: Path, needed: Sequence[str], progress: Progress | None = None) -> RawTable:
+def csv_columns(path: Path, delimiter: str = ",") -> list[str]:
+    """The column names of a CSV file. Raises `DataError` as `read_csv_table` does."""
+    header, _, _ = _normalised(path, read_bytes(path)).partition(b"\n")
+    return _header(path, header, delimiter)
+
+
+def read_csv_table(
+    path: Path, needed: Sequence[str], progress: Progress | None = None, *, delimiter: str = ","
+) -> RawTable:
     """The columns `needed` of a CSV file, as text.
 
     Blank lines are skipped. Bytes that are not UTF-8 become replacement characters and so text in a number column.
@@ -35,10 +43,10 @@ def read_csv_table(path: Path, needed: Sequence[str], progress: Progress | None 
     """
     lines = _normalised(path, read_bytes(path))
     header, _, _ = lines.partition(b"\n")
-    names = _header(path, header)
-    select_columns(path, names, needed)
-    data, unclosed = _without_unclosed_quotes(lines, len(names))
-    table, skipped = _split_cells(path, data, names, needed, progress)
+    names = _header(path, header, delimiter)
+    select_columns(path, names, needed, delimiter)
+    data, unclosed = _without_unclosed_quotes(lines, len(names), delimiter)
+    table, skipped = _split_cells(path, data, names, needed, delimiter, progress)
     skipped.update(unclosed)
     return _with_lines(path, table, skipped, data, tuple(name for name in names if name not in needed))
 
@@ -64,7 +72,7 @@ def _normalised(path: Path, data: bytes) -> bytes:
     return data
 
 
-def _header(path: Path, line: bytes) -> list[str]:
+def _header(path: Path, line: bytes, delimiter: str) -> list[str]:
     """Column names, without the spaces around them."""
     if not line.strip():
         raise DataError(
@@ -73,10 +81,10 @@ def _header(path: Path, line: bytes) -> list[str]:
     text = line.decode("utf-8")
     if not text.replace("\t", " ").isprintable() or "\ufffd" in text:
         raise DataError("file", f"{path.name} is not CSV: line 1 is not text.", code=DataErrorCode.NOT_A_TABLE)
-    return [name.strip() for name in next(csv.reader([text]))]
+    return [name.strip() for name in next(csv.reader([text], delimiter=delimiter))]
 
 
-def _without_unclosed_quotes(data: bytes, width: int) -> tuple[bytes, dict[int, str]]:
+def _without_unclosed_quotes(data: bytes, width: int, delimiter: str) -> tuple[bytes, dict[int, str]]:
     """`data` in which no quoted cell crosses a line, and the lines that were emptied for that."""
     if b'"' not in data:
         return data, {}
@@ -85,12 +93,12 @@ def _without_unclosed_quotes(data: bytes, width: int) -> tuple[bytes, dict[int, 
     if not unclosed:
         return data, {}
     for index in unclosed:
-        lines[index] = b"," * width  # one cell too many, so that it is skipped as broken
+        lines[index] = delimiter.encode() * width  # one cell too many, so that it is skipped as broken
     return b"\n".join(lines), {index + 1: "a quote is not closed on its line" for index in unclosed}
 
 
 def _split_cells(
-    path: Path, data: bytes, names: Sequence[str], needed: Sequence[str], progress: Progress | None
+    path: Path, data: bytes, names: Sequence[str], needed: Sequence[str], delimiter: str, progress: Progress | None
 ) -> tuple[pa.Table, dict[int, str]]:
     """The needed columns of all lines of the right width, and line to fault of the others that are not blank."""
     skipped: dict[int, str] = {}
@@ -112,7 +120,9 @@ def _split_cells(
             source,
             # One thread: only then are rows numbered.
             pacsv.ReadOptions(use_threads=False, column_names=positions, skip_rows=1, block_size=_BLOCK),
-            pacsv.ParseOptions(ignore_empty_lines=False, newlines_in_values=False, invalid_row_handler=skip),
+            pacsv.ParseOptions(
+                delimiter=delimiter, ignore_empty_lines=False, newlines_in_values=False, invalid_row_handler=skip
+            ),
             pacsv.ConvertOptions(
                 column_types={position: pa.string() for position in wanted},
                 include_columns=wanted,

@@ -16,7 +16,7 @@ from dwcp_training.data.cells import parse_times
 from dwcp_training.data.csv_table import read_csv_table
 from dwcp_training.data.errors import DataError, DataErrorCode
 from dwcp_training.data.raw import RawTable
-from dwcp_training.data.report import EXCLUDED_GRACE, EXCLUDED_INTERVAL, EXCLUDED_LABEL
+from dwcp_training.data.report import EXCLUDED_AFTER_BASELINE, EXCLUDED_GRACE, EXCLUDED_INTERVAL, EXCLUDED_LABEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,17 @@ class Intervals:
         begun = np.searchsorted(np.sort(self.start), timestamps, side="right")
         ended = np.searchsorted(np.sort(self.end + grace), timestamps, side="left")
         return (begun > ended) & ~np.isnat(timestamps)
+
+    @classmethod
+    def joined(cls, items: Sequence[Intervals]) -> Intervals | None:
+        """All intervals of `items` as one; None for none."""
+        if not items:
+            return None
+        return cls(
+            np.concatenate([item.start for item in items]),
+            np.concatenate([item.end for item in items]),
+            tuple(kind for item in items for kind in item.kind),
+        )
 
     def of_kind(self, kind: str) -> Intervals:
         """The intervals of one kind."""
@@ -74,13 +85,8 @@ class Exclusion:
 
     def read_intervals(self) -> Intervals | None:
         """All intervals as one, or None when there are none. Raises `DataError` as `read_intervals` does."""
-        given = [item if isinstance(item, Intervals) else read_intervals(item) for item in self.intervals]
-        if not given:
-            return None
-        return Intervals(
-            np.concatenate([item.start for item in given]),
-            np.concatenate([item.end for item in given]),
-            tuple(kind for item in given for kind in item.kind),
+        return Intervals.joined(
+            [item if isinstance(item, Intervals) else read_intervals(item) for item in self.intervals]
         )
 
 
@@ -128,7 +134,8 @@ class Excluded:
 
     Attributes:
         mask: bool ``[n]``.
-        dropped: reason to number of rows; a row counts once: in an interval, else in its grace, else labelled.
+        dropped: reason to number of rows; a row counts once: in an interval, else in its grace, else labelled, else not
+            of the baseline.
         by_kind: interval kind or label to number of rows, those of the grace included; intervals may overlap.
     """
 
@@ -141,10 +148,11 @@ def excluded_rows(
     timestamps: NDArray[np.datetime64] | None,
     labelled: NDArray[np.bool_],
     labels: NDArray[np.object_],
+    outside: NDArray[np.bool_],
     exclusion: Exclusion,
     intervals: Intervals | None,
 ) -> Excluded:
-    """Which of the rows with these times, marks and labels (each ``[n]``) are left out."""
+    """Which of the rows with these times, marks, labels and marks of not being baseline (each ``[n]``) are left out."""
     nothing = np.zeros(len(labelled), dtype=bool)
     inside, grace, by_kind = nothing, nothing, Counter[str]()
     if intervals is not None and timestamps is not None:
@@ -155,9 +163,15 @@ def excluded_rows(
     by_label = labelled & ~inside & ~grace
     for label, count in zip(*np.unique(labels[by_label].astype(str), return_counts=True), strict=True):
         by_kind[str(label)] += int(count)
-    dropped = {EXCLUDED_INTERVAL: inside, EXCLUDED_GRACE: grace, EXCLUDED_LABEL: by_label}
+    later = outside & ~inside & ~grace & ~by_label
+    dropped = {
+        EXCLUDED_INTERVAL: inside,
+        EXCLUDED_GRACE: grace,
+        EXCLUDED_LABEL: by_label,
+        EXCLUDED_AFTER_BASELINE: later,
+    }
     return Excluded(
-        mask=inside | grace | by_label,
+        mask=inside | grace | by_label | later,
         dropped={reason: int(mask.sum()) for reason, mask in dropped.items() if mask.any()},
         by_kind={kind: count for kind, count in sorted(by_kind.items()) if count},
     )

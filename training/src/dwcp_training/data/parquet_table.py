@@ -13,6 +13,15 @@ from dwcp_training.data.errors import DataError, DataErrorCode
 from dwcp_training.data.raw import Progress, RawTable, read_bytes, select_columns
 
 
+def parquet_schema(path: Path) -> pa.Schema:
+    """Names and types of the columns of a Parquet file. Raises `DataError` as `read_parquet_table` does."""
+    data = read_bytes(path)
+    try:
+        return pq.ParquetFile(pa.BufferReader(data)).schema_arrow
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError("file", f"{path.name} is not Parquet: {error}", code=DataErrorCode.NOT_A_TABLE) from error
+
+
 def read_parquet_table(path: Path, needed: Sequence[str], progress: Progress | None = None) -> RawTable:
     """The columns `needed` of a Parquet file, with the types they have there.
 

@@ -34,6 +34,11 @@ class RawTable:
     broken: dict[int, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
 
+    def take(self, rows: NDArray[np.intp]) -> RawTable:
+        """The table of the ascending `rows` alone."""
+        broken = {int(at): self.broken[int(row)] for at, row in enumerate(rows) if int(row) in self.broken}
+        return RawTable(self.name, self.cells.take(pa.array(rows)), self.lines[rows], broken, self.ignored)
+
 
 def read_bytes(path: Path) -> bytes:
     """The bytes of a file. Raises `DataError` (UNREADABLE) that names it."""
@@ -44,12 +49,17 @@ def read_bytes(path: Path) -> bytes:
         raise DataError("file", f"cannot read {path}: {reason}.", code=DataErrorCode.UNREADABLE) from error
 
 
-def select_columns(path: Path, present: Sequence[str], needed: Sequence[str]) -> None:
+def select_columns(path: Path, present: Sequence[str], needed: Sequence[str], delimiter: str = ",") -> None:
     """Checks that each needed column is there once. Raises `DataError` that names the first that is not."""
     missing = [name for name in needed if name not in present]
     if missing:
-        if len(present) == 1 and any(mark in present[0] for mark in ";\t|"):
-            advice = "The header has one column only: cells must be separated by commas."
+        other = next((mark for mark in ",;\t|" if mark != delimiter and mark in present[0]), None)
+        if len(present) == 1 and other is not None:
+            wanted = "commas" if delimiter == "," else repr(delimiter)
+            advice = (
+                f"The header has one column only: cells must be separated by {wanted}. "
+                f"For others set reader.delimiter: {other!r} in the profile."
+            )
         else:
             advice = did_you_mean(missing[0], [name for name in present if name not in needed] or present)
         rest = f" (also missing: {', '.join(missing[1:])})" if len(missing) > 1 else ""

@@ -31,6 +31,7 @@ class ProblemKind(StrEnum):
 EXCLUDED_INTERVAL = "excluded_interval"
 EXCLUDED_GRACE = "excluded_grace"
 EXCLUDED_LABEL = "excluded_label"
+EXCLUDED_AFTER_BASELINE = "excluded_after_baseline"
 """Reasons in `Report.dropped` of rows that were left out because they are not confirmed normal."""
 
 
@@ -40,7 +41,7 @@ class Problem:
 
     Attributes:
         file: file name without folders.
-        line: line in a CSV file (the header is line 1); row of a Parquet file (the first is 1).
+        line: line in a CSV file (the header is line 1); row of a Parquet or .npy file (the first is 1).
         column: the column at fault; empty when it is the whole row.
         value: what the cell holds, shortened.
         kind: what is wrong.
@@ -57,7 +58,7 @@ class Problem:
     def __str__(self) -> str:
         place = (
             f"{self.file} line {self.line}"
-            if not self.file.endswith((".parquet", ".pq"))
+            if not self.file.endswith((".parquet", ".pq", ".npy"))
             else f"{self.file} row {self.line}"
         )
         return f"{place}, {self.column}: {self.message}" if self.column else f"{place}: {self.message}"

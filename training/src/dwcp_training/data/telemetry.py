@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_training.data.report import Report
-from dwcp_training.profiles import FeatureSchema
+from dwcp_training.profiles import FeatureSchema, Scaling
 
 Segments = tuple[tuple[int, int], ...]
 """Row ranges ``[start, stop)`` in ascending order, without overlap."""
@@ -21,12 +23,14 @@ class Telemetry:
     Attributes:
         schema: names, units and ranges of the columns of `values`.
         values: float64 ``[n, F]``, raw units, schema order, finite, without negative zeros (F5).
-        timestamps: datetime64[ns] ``[n]``, UTC, strictly increasing; None for data without times.
+        timestamps: datetime64[ns] ``[n]``, UTC, strictly increasing within a series; None for data without times.
         timestamp_column: name of the column they were read from and are written to.
         cadence_seconds: seconds between samples, the median step; None for data without times.
         segments: row ranges unbroken by gaps; a window never crosses their ends.
         source: file names without folders, comma separated, or ``synthetic``.
         report: what reading found.
+        series: row range of each series: a run, a device, or all files together; empty means that there is one.
+        scaling: where the scaler of a model of this data comes from.
     """
 
     schema: FeatureSchema
@@ -37,36 +41,62 @@ class Telemetry:
     segments: Segments
     source: str
     report: Report
+    series: Segments = ()
+    scaling: Scaling = field(default_factory=Scaling)
 
     def __len__(self) -> int:
         return len(self.values)
 
     @property
     def span_seconds(self) -> float | None:
-        """Seconds from the first to the last sample; None for data without times."""
+        """Seconds from the earliest to the latest sample; None for data without times."""
         if self.timestamps is None or len(self) == 0:
             return None
-        return float((self.timestamps[-1] - self.timestamps[0]) / np.timedelta64(1, "s"))
+        return float((self.timestamps.max() - self.timestamps.min()) / np.timedelta64(1, "s"))
 
     @property
     def first_timestamp(self) -> str:
-        """RFC 3339 time of the first sample, or an empty text."""
-        return rfc3339(self.timestamps[:1])[0] if self.timestamps is not None and len(self) else ""
+        """RFC 3339 time of the earliest sample, or an empty text."""
+        return rfc3339(self.timestamps.min(keepdims=True))[0] if self.timestamps is not None and len(self) else ""
 
     @property
     def last_timestamp(self) -> str:
-        """RFC 3339 time of the last sample, or an empty text."""
-        return rfc3339(self.timestamps[-1:])[0] if self.timestamps is not None and len(self) else ""
+        """RFC 3339 time of the latest sample, or an empty text."""
+        return rfc3339(self.timestamps.max(keepdims=True))[0] if self.timestamps is not None and len(self) else ""
+
+    @property
+    def parallel(self) -> bool:
+        """Whether a series begins before the one in front of it has ended, as those of several devices do."""
+        if self.timestamps is None:
+            return False
+        return any(self.timestamps[b[0]] <= self.timestamps[a[1] - 1] for a, b in pairwise(self.series))
 
     def rows(self, start: int, stop: int) -> Telemetry:
-        """The rows ``[start, stop)`` with the segments cut to them; the report stays that of the whole."""
-        cut = [(max(first, start) - start, min(last, stop) - start) for first, last in self.segments]
+        """The rows ``[start, stop)``, see `take`."""
+        return self.take([(start, stop)])
+
+    def take(self, ranges: Sequence[tuple[int, int]]) -> Telemetry:
+        """The rows of ascending ranges, with segments and series cut to them; the report stays that of the whole."""
+        kept = np.concatenate([np.arange(start, stop) for start, stop in ranges])
         return replace(
             self,
-            values=self.values[start:stop],
-            timestamps=None if self.timestamps is None else self.timestamps[start:stop],
-            segments=tuple((first, last) for first, last in cut if first < last),
+            values=self.values[kept],
+            timestamps=None if self.timestamps is None else self.timestamps[kept],
+            segments=_cut(self.segments, ranges),
+            series=_cut(self.series, ranges),
         )
+
+
+def _cut(parts: Segments, ranges: Sequence[tuple[int, int]]) -> Segments:
+    """What is left of `parts` in `ranges`, counted from the first row that is kept."""
+    found, before = [], 0
+    for start, stop in ranges:
+        for first, last in parts:
+            inside = max(first, start), min(last, stop)
+            if inside[0] < inside[1]:
+                found.append((before + inside[0] - start, before + inside[1] - start))
+        before += stop - start
+    return tuple(found)
 
 
 def rfc3339(timestamps: NDArray[np.datetime64]) -> list[str]:

@@ -56,6 +56,8 @@ def windows(
 def time_split(telemetry: Telemetry, held_out: float = 0.2, *, gap: int) -> tuple[Telemetry, Telemetry]:
     """Splits into a part to fit and a part to hold out, which is the end by time (rule C3).
 
+    Runs that follow one another are cut once. Of series side by side, such as devices, each is cut at its own end.
+
     Args:
         telemetry: ``n`` rows.
         held_out: share of the rows in the held-out part, more than 0 and less than 1.
@@ -72,6 +74,8 @@ def time_split(telemetry: Telemetry, held_out: float = 0.2, *, gap: int) -> tupl
         raise DataError("held_out", f"{held_out} must be more than 0 and less than 1.")
     if gap < 0:
         raise DataError("gap", f"{gap} must be 0 or more.")
+    if telemetry.parallel:
+        return _split_each(telemetry, held_out, gap)
     kept_back = round(len(telemetry) * held_out)
     fitted = len(telemetry) - kept_back - gap
     if fitted < 1 or kept_back < 1:
@@ -82,3 +86,23 @@ def time_split(telemetry: Telemetry, held_out: float = 0.2, *, gap: int) -> tupl
             code=DataErrorCode.TOO_SHORT,
         )
     return telemetry.rows(0, fitted), telemetry.rows(len(telemetry) - kept_back, len(telemetry))
+
+
+def _split_each(telemetry: Telemetry, held_out: float, gap: int) -> tuple[Telemetry, Telemetry]:
+    """`time_split` of each series; one that is too short to be cut is fitted whole."""
+    to_fit, kept_back = [], []
+    for start, stop in telemetry.series:
+        cut = stop - round((stop - start) * held_out)
+        if start < cut - gap and cut < stop:
+            to_fit.append((start, cut - gap))
+            kept_back.append((cut, stop))
+        else:
+            to_fit.append((start, stop))
+    if not kept_back:
+        raise DataError(
+            "rows",
+            f"none of {len(telemetry.series)} series can hold out {held_out:.0%} of its rows behind a gap of {gap}.",
+            "Use more data or a shorter window.",
+            code=DataErrorCode.TOO_SHORT,
+        )
+    return telemetry.take(to_fit), telemetry.take(kept_back)

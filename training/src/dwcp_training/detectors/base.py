@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from sklearn.preprocessing import StandardScaler
 
 from dwcp.anomaly.v1 import features_pb2, model_pb2
 from dwcp_training.data.telemetry import Telemetry
@@ -85,6 +86,26 @@ class Fitted:
     facts: dict[str, str] = field(default_factory=dict)
 
 
+def fitted_scaler(fit_part: Telemetry) -> StandardScaler:
+    """The scaler that the profile asks for, fitted on these rows: always a mean and a scale above 0 (S1)."""
+    scaling, values = fit_part.scaling, fit_part.values
+    scaler = StandardScaler().fit(values)
+    if scaling.method == "standard":
+        return scaler
+    if scaling.method == "minmax":
+        scaler.mean_, scale = values.min(axis=0), np.ptp(values, axis=0)
+    elif scaling.method == "robust":
+        scaler.mean_, scale = np.median(values, axis=0), np.subtract(*np.percentile(values, [75, 25], axis=0))
+    else:
+        scaler.mean_, scale = np.zeros(values.shape[1]), np.ones(values.shape[1])
+    if scaling.method == "divisors":
+        scale = np.array([scaling.divisors[name] for name in fit_part.schema.names], dtype=np.float64)
+    # As in StandardScaler, a metric without any spread is divided by 1.
+    scaler.scale_ = np.where(scale > 0, scale, 1.0)
+    scaler.var_ = scaler.scale_**2
+    return scaler
+
+
 def common_metadata(
     telemetry: Telemetry, model_type: str, mean: Floats, scale: Floats, fitted_values: Floats
 ) -> model_pb2.ModelMetadata:
@@ -110,6 +131,8 @@ def common_metadata(
     record.rows_read = telemetry.report.rows_read
     record.first_timestamp, record.last_timestamp = telemetry.first_timestamp, telemetry.last_timestamp
     record.warnings.extend(telemetry.report.warnings)
+    if telemetry.scaling.method != "standard":
+        record.hyperparameters["scaling"] = f"{telemetry.scaling.method}, version {telemetry.scaling.version}"
     for reason, rows in telemetry.report.dropped.items():
         record.dropped[reason] = rows
     return metadata

@@ -1,4 +1,4 @@
-"""Isolation forest: standard scaler, scikit-learn's forest, exact export (S1-10; rules IF1 to IF8)."""
+"""Isolation forest: scaler, scikit-learn's forest, exact export (S1-10; rules IF1 to IF8)."""
 
 import pickle
 
@@ -20,6 +20,7 @@ from dwcp_training.detectors.base import (
     Progress,
     clamp_scaled,
     common_metadata,
+    fitted_scaler,
     shares,
     silent,
 )
@@ -115,7 +116,7 @@ def fit_isolation_forest(
             "Use more data.",
             code=DataErrorCode.TOO_SHORT,
         )
-    scaler = StandardScaler().fit(fit_part.values)
+    scaler = fitted_scaler(fit_part)
     scaled = scaler.transform(fit_part.values)
     progress(1, 3, f"growing {settings.n_estimators} trees")
     forest = IsolationForest(

@@ -1,11 +1,10 @@
-"""LSTM autoencoder: standard scaler, Keras network, exact or float32 export (S1-11; rules LA1 to LA8)."""
+"""LSTM autoencoder: scaler, Keras network, exact or float32 export (S1-11; rules LA1 to LA8)."""
 
 import pickle
 from typing import Any
 
 import numpy as np
 import onnx
-from sklearn.preprocessing import StandardScaler
 
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_training.calibrate import midpoint_threshold
@@ -19,6 +18,7 @@ from dwcp_training.detectors.base import (
     Progress,
     clamp_scaled,
     common_metadata,
+    fitted_scaler,
     shares,
     silent,
 )
@@ -106,9 +106,9 @@ def fit_lstm_autoencoder(
     """
     progress(0, settings.epochs, "preparing windows")
     fit_part, held_out = time_split(telemetry, settings.validation_split, gap=settings.window_size)
-    scaler = StandardScaler().fit(fit_part.values)
-    fitted_items = windows(fit_part.values, fit_part.segments, settings.window_size)
-    held_out_items = windows(held_out.values, held_out.segments, settings.window_size)
+    scaler = fitted_scaler(fit_part)
+    fitted_items = windows(fit_part.values, fit_part.segments, settings.window_size, settings.window_stride)
+    held_out_items = windows(held_out.values, held_out.segments, settings.window_size, settings.window_stride)
 
     def on_epoch(epoch: int, logs: dict[str, float]) -> None:
         progress(epoch + 1, settings.epochs, f"loss {logs['loss']:.5f}, held out {logs['val_loss']:.5f}")
@@ -163,10 +163,16 @@ def fit_lstm_autoencoder(
         graph_file="lstm_autoencoder.onnx",
         facts={
             "windows": f"{len(fitted_items):,} fitted, {len(held_out_items):,} held out, "
-            f"of {settings.window_size} samples each",
+            f"of {settings.window_size} samples each" + _too_short(telemetry, settings.window_size),
             "epochs": f"{epochs} of {settings.epochs}, best was {best + 1}: "
             f"held-out loss {history['val_loss'][best]:.6f}",
             "scores": f"{scores.min():.5f} to {scores.max():.5f} on the fitted windows",
             "threshold": f"{threshold:.6f}: percentile {settings.threshold_percentile:g} of the fitted windows' scores",
         },
     )
+
+
+def _too_short(telemetry: Telemetry, window_size: int) -> str:
+    """What to say about runs that are shorter than a window."""
+    short = sum(stop - start < window_size for start, stop in telemetry.segments)
+    return f"; {short:,} of {len(telemetry.segments):,} unbroken runs are shorter and give none" if short else ""

@@ -33,8 +33,7 @@ def common_drafts(schema: features_pb2.FeatureSchema, normal: Floats, timesteps:
         timesteps: window length; 1 for a detector that scores single samples.
     """
     names = [feature.name for feature in schema.features]
-    chosen = probed(len(names), timesteps)
-    for j in chosen:
+    for j in probed(len(names), timesteps):
         feature = schema.features[j]
         for limit in ("warning", "critical"):
             samples = normal.copy()
@@ -55,12 +54,14 @@ def common_drafts(schema: features_pb2.FeatureSchema, normal: Floats, timesteps:
                 f"extreme/{name}/{names[j]}", f"{names[j]} of the last sample is {words}.", ("extreme",), samples
             )
 
-    yield Draft(
-        "history/longer",
-        "Twelve more samples than needed: only the last ones are scored (W1, W2).",
-        ("history",),
-        np.vstack([normal[:1] * 3 + np.arange(12)[:, np.newaxis], normal]),
-    )
+    more = min(12, MAX_SAMPLES - timesteps)
+    if more:
+        yield Draft(
+            "history/longer",
+            f"{'Twelve' if more == 12 else more} more samples than needed: only the last ones are scored (W1, W2).",
+            ("history",),
+            np.vstack([normal[:1] * 3 + np.arange(more)[:, np.newaxis], normal]),
+        )
     yield Draft(
         "history/longest",
         f"As many samples as a request may carry ({MAX_SAMPLES}, W3).",
@@ -88,12 +89,13 @@ def _errors(names: list[str], normal: Floats, timesteps: int) -> Iterator[Draft]
                 "NOT_FINITE",
                 f"samples[{last}].{feature}",
             )
-    early = np.vstack([normal[:1], normal])
-    early[0, 0] = math.nan
-    yield error(
-        "nan/not_scored", "NaN in a sample that is not scored is refused all the same (W3).", early.tolist(),
-        "NOT_FINITE", f"samples[0].{names[0]}",
-    )  # fmt: skip
+    if timesteps < MAX_SAMPLES:
+        early = np.vstack([normal[:1], normal])
+        early[0, 0] = math.nan
+        yield error(
+            "nan/not_scored", "NaN in a sample that is not scored is refused all the same (W3).", early.tolist(),
+            "NOT_FINITE", f"samples[0].{names[0]}",
+        )  # fmt: skip
     yield error(
         "width/narrow", "The last value is missing.", [*plain[:-1], plain[-1][:-1]], "WRONG_WIDTH", f"samples[{last}]"
     )
@@ -101,7 +103,8 @@ def _errors(names: list[str], normal: Floats, timesteps: int) -> Iterator[Draft]
         "width/wide", "One value too many.", [*plain[:-1], [*plain[-1], 0.0]], "WRONG_WIDTH", f"samples[{last}]"
     )
     yield error("width/empty", "A sample without values.", [*plain[:-1], []], "WRONG_WIDTH", f"samples[{last}]")
-    if len(names) > 1:  # a single value can only be the right width or none
+    # A single value can only be the right width or none.
+    if len(names) > 1 and timesteps + 2 <= MAX_SAMPLES:
         yield error(
             "order/width_before_nan", "Sample by sample: a narrow sample comes before a later NaN (E2).",
             [[1.0], [math.nan] * len(names), *plain], "WRONG_WIDTH", "samples[0]",

@@ -3,7 +3,7 @@
 import numpy as np
 
 MOST = 16
-"""Features that are probed one by one. The 7 of `dwcp` all are; of 128 these, spread evenly, first and last included."""
+"""Features that are probed one by one. The 7 of `dwcp` all are; of 128 these, spread evenly from first to last."""
 
 NUMBERS = 20_000
 """Most numbers in the items that probe every chosen feature once, which keeps a golden file at a few megabytes."""

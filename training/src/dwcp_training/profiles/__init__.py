@@ -5,18 +5,22 @@ or value is a `ProfileError` that names it.
 """
 
 from dwcp_training.profiles.errors import ProfileError
-from dwcp_training.profiles.loader import load_profile, profile_names
+from dwcp_training.profiles.loader import load_profile, profile_names, profile_yaml
 from dwcp_training.profiles.models import (
+    Baseline,
     Detectors,
     Feature,
     FeatureSchema,
     IsolationForestDefaults,
     LstmAutoencoderDefaults,
     Profile,
+    Reader,
     Recommended,
+    Scaling,
 )
 
 __all__ = [
+    "Baseline",
     "Detectors",
     "Feature",
     "FeatureSchema",
@@ -24,7 +28,10 @@ __all__ = [
     "LstmAutoencoderDefaults",
     "Profile",
     "ProfileError",
+    "Reader",
     "Recommended",
+    "Scaling",
     "load_profile",
     "profile_names",
+    "profile_yaml",
 ]

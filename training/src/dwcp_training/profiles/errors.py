@@ -40,7 +40,8 @@ def nearest(word: object, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(word).lower(), names, n=1, cutoff=0.5)
     if close:
         return f"Did you mean {close[0]!r}?"
-    return f"Known: {', '.join(names)}." if names else ""
+    shown = (repr(name) if set(name) & set(",;|\t ") else name for name in names)
+    return f"Known: {', '.join(shown)}." if names else ""
 
 
 def from_validation(error: ValidationError, root: type[BaseModel], where: str) -> ProfileError:
@@ -88,7 +89,7 @@ def _keys_only(location: Sequence[str | int], root: type[BaseModel]) -> Sequence
     known: list[str | int] = []
     for part in location:
         found = _annotation(root, known)
-        if not (isinstance(part, int) or _is_model(found)):
+        if not (isinstance(part, int) or _is_model(found) or typing.get_origin(found) is dict):
             break
         known.append(part)
     return known
@@ -123,9 +124,17 @@ def _annotation(root: type[BaseModel], location: Sequence[str | int]) -> Any:
     for part in location:
         if isinstance(part, int):
             current = typing.get_args(current)[0]
-        else:
-            current = current.model_fields[part].annotation if part in current.model_fields else None
+        elif _is_model(current):
+            current = _without_none(current.model_fields[part].annotation) if part in current.model_fields else None
+        else:  # a key of a mapping: its value holds no further keys
+            current = None
     return current
+
+
+def _without_none(annotation: Any) -> Any:
+    """``X`` for ``X | None`` with one X, so that the keys of an optional section are known."""
+    parts = [part for part in typing.get_args(annotation) if part is not type(None)]
+    return parts[0] if type(None) in typing.get_args(annotation) and len(parts) == 1 else annotation
 
 
 def _is_model(annotation: Any) -> bool:

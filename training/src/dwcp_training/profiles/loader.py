@@ -48,6 +48,11 @@ def load_profile(name: str | Path) -> Profile:
         raise from_validation(error, Profile, path.name) from error
 
 
+def profile_yaml(profile: Profile) -> str:
+    """A profile as YAML, defaults written out; `load_profile` reads it back as an equal one."""
+    return yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which a key cannot be there twice and ``1e-3`` is a number (YAML 1.1 takes it for text)."""
 

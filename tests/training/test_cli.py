@@ -27,11 +27,12 @@ def invoke(*arguments: str | Path) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--help",), ["train", "evaluate"]),
+        (("--help",), ["train", "evaluate", "profile"]),
+        (("profile", "show", "--help"), ["Example: dwcp profile show dwcp", "NAME|FILE"]),
         (("train", "--help"), ["isolation-forest", "lstm-autoencoder"]),
         (
             (*FOREST, "--help"),
-            ["Example: dwcp train isolation-forest --data", "--contamination", "less means fewer alarms"],
+            ["Example: dwcp train isolation-forest --data", "--profile servers.yaml", "less means fewer alarms"],
         ),
         ((*LSTM, "--help"), ["Example: dwcp train lstm-autoencoder --data", "--threshold-percentile", "--precision"]),
         (("evaluate", "--help"), ["Example: dwcp evaluate --models", "--labels", "--inject"]),

@@ -98,6 +98,12 @@ def test_limits_that_are_given_stay() -> None:
     assert completed(whole, np.ones((1, 7))) is whole
 
 
+def test_limits_of_the_largest_numbers_are_finite() -> None:
+    schema = FeatureSchema(name="mine", version=1, features=(Feature(name="a", unit=""),))
+    (feature,) = completed(schema, np.array([[1e308], [-1e308], [0.0]])).features
+    assert feature.minimum < feature.warning < feature.critical <= feature.maximum
+
+
 # Delimiters, folders, devices
 
 

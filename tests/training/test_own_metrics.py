@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dwcp_sidecar.model_set import ModelSet
@@ -15,11 +16,12 @@ from dwcp_training.profiles import load_profile
 from tests.conformance.go_program import BuildError, contract_score
 from tests.conformance.implementations import BUILDERS
 from tests.training.test_cli import FOREST, LSTM, invoke
+from tests.training.test_data_runs import PERF, TEMPERATURES, write_run
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 ITEMS = 300
 SMALL_FOREST = ("--n-estimators", "10")
-SMALL_LSTM = ("--window-size", "8", "--encoding-dim", "4", "--epochs", "1", "--batch-size", "256")
+SMALL_LSTM = ("--window-size", "5", "--encoding-dim", "4", "--epochs", "1", "--batch-size", "256")
 
 SERVERS = """
 feature_schema: {name: servers, version: 1}
@@ -123,7 +125,7 @@ def test_server_machines_38_columns(real_data: Callable[[str], Path], tmp_path: 
     np.save(tmp_path / "normal.npy", machine["train"][:3000])
     np.savetxt(
         tmp_path / "normal.csv",
-        machine["train"][:1500].astype(np.float64),
+        machine["train"][:1000].astype(np.float64),
         delimiter=",",
         header=",".join(f"x{j}" for j in range(38)),
         comments="",
@@ -141,13 +143,13 @@ def test_server_machines_38_columns(real_data: Callable[[str], Path], tmp_path: 
     assert same_in_go(models, values, tmp_path) > 0
 
 
-def test_kubernetes_pods_in_raw_units(real_data: Callable[[str], Path], tmp_path: Path) -> None:
+def test_kubernetes_pods_in_raw_units(real_data: Callable[[str], Path], tmp_path: Path, no_cross_check: None) -> None:
     """nezha: 8 metrics from 0.1 to 10^8 in their units, one file per pod, the same times in all of them."""
     day = real_data("nezha/rca_data/2022-08-22/metric")
     pods = [next(day.glob(f"{service}-*_metric.csv")) for service in ("cartservice", "emailservice", "shippingservice")]
     flags = ("--on-bad-rows", "drop")
     models = train(FOREST, tmp_path, PODS, *pods, flags=(*SMALL_FOREST, *flags))
-    train(LSTM, tmp_path, PODS, *pods, flags=(*SMALL_LSTM, *flags))
+    train(LSTM, tmp_path, PODS, *pods, flags=(*SMALL_LSTM, "--window-size", "4", *flags))
     read = read_table(pods, load_profile(tmp_path / "mine.yaml"), on_bad_rows="drop")
     assert read.parallel
     assert len(read.series) == 3
@@ -171,3 +173,56 @@ def test_link_testbed_through_the_profile(real_data: Callable[[str], Path], tmp_
         ModelSet.open(path).model("isolation_forest").score_batch(values[:500]).scores for path in (models, again)
     ]
     np.testing.assert_array_equal(*scored)
+
+
+def runs(folder: Path) -> None:
+    """Two benign runs and one with a trojan."""
+    for number, label in enumerate(("idle", "normal", "trojan_io")):
+        write_run(folder, f"2024010{number}_{label}", rows=100, start=1e5 * number, label=label)
+
+
+def bearings(folder: Path) -> None:
+    """87 features of 25 files, with columns that are none."""
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(500, 87)), columns=[f"f{j}" for j in range(87)])
+    table.insert(0, "file", np.repeat([f"file-{k}" for k in range(25)], 20))
+    table["bearing"] = 1
+    table.to_parquet(folder / "features.parquet")
+
+
+def hosts(folder: Path) -> None:
+    """Rows of 64: 12 divided values and zeros."""
+    rows = np.zeros((300, 64), np.float32)
+    rows[:, :12] = np.random.default_rng(0).random((300, 12))
+    np.save(folder / "hosts.npy", rows)
+
+
+@pytest.mark.parametrize(
+    ("profile", "write", "names", "rows"),
+    [
+        ("telemetry-runs", runs, [*PERF, *TEMPERATURES], 200),
+        ("bearing", bearings, [f"f{j}" for j in range(87)], 400),
+        ("edge-host", hosts, list(load_profile("edge-host").feature_schema.names), 300),
+    ],
+)
+def test_other_systems(
+    profile: str,
+    write: Callable[[Path], None],
+    names: list[str],
+    rows: int,
+    tmp_path: Path,
+    no_cross_check: None,
+) -> None:
+    """Made-up files in the form of the documents, by the packaged profile, to the same bits in Go."""
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data")
+    models = train(FOREST, tmp_path, profile, tmp_path / "data", flags=SMALL_FOREST)
+    metadata = ModelSet.open(models).metadata["isolation_forest"]
+    assert list(metadata.feature_names) == names
+    assert metadata.feature_schema.name == profile
+    assert metadata.training.fitted_on + metadata.training.held_out == rows - 1  # one row between the two
+    if profile == "edge-host":
+        assert metadata.scaler.mean[:] == [0] * 12
+        assert metadata.scaler.scale[:] == list(load_profile(profile).scaling.divisors.values())
+        assert metadata.training.hyperparameters["scaling"] == "divisors, version 1"
+    values = read_table(tmp_path / "data", load_profile(profile)).values
+    assert same_in_go(models, values, tmp_path) > 0

@@ -38,6 +38,20 @@ def test_raw_values_too_large_for_float32(tmp_path: Path, profile: Path) -> None
     assert far[1] > far[0]
 
 
+@pytest.mark.parametrize("size", [1e60, 1e300])
+def test_raw_values_that_float32_cannot_hold(size: float, tmp_path: Path, profile: Path) -> None:
+    np.save(tmp_path / "a.npy", size * np.random.default_rng(0).normal(size=(200, 2)))
+    flags = ("--profile", profile, "--data", tmp_path / "a.npy", "--output", tmp_path / "models", "--n-estimators", "3")
+    result = invoke(*FOREST, *flags)
+    if size < 1e100:
+        assert result.exit_code == 0, result.output
+        assert "no ONNX graph" not in result.output
+    else:  # their squares are infinite, and so is their deviation
+        assert result.exit_code == 1
+        assert "x0: values up to" in result.stderr
+        assert "no finite mean and scale" in result.stderr
+
+
 def test_one_metric(tmp_path: Path, profile: Path, no_training: None, no_cross_check: None) -> None:
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(200, 1)))
     flags = ("--profile", profile, "--data", tmp_path / "a.npy", "--output", tmp_path / "models")
@@ -48,9 +62,7 @@ def test_one_metric(tmp_path: Path, profile: Path, no_training: None, no_cross_c
     assert set(ModelSet.open(tmp_path / "models").models) == {"isolation_forest", "lstm_autoencoder"}
 
 
-def test_window_stride_leaves_windows_out(
-    tmp_path: Path, profile: Path, no_training: None, no_cross_check: None
-) -> None:
+def test_window_stride(tmp_path: Path, profile: Path, no_training: None, no_cross_check: None) -> None:
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(205, 2)))
     flags = ("--profile", profile, "--data", tmp_path / "a.npy", "--window-size", "4", "--encoding-dim", "2")
     result = invoke(*LSTM, *flags, "--window-stride", "10", "--output", tmp_path / "models")

@@ -87,6 +87,7 @@ func (r *reloader) run() (changed bool, err error) {
 			r.log.Info("model set swapped", "model_set_id", r.id())
 		}
 		r.metrics.reloads.WithLabelValues(result).Inc()
+		debug.FreeOSMemory() // the set that is not in use any more goes now, and not at some later collection
 	}()
 	scorer, err := r.open(r.folder)
 	if err != nil {
@@ -95,8 +96,6 @@ func (r *reloader) run() (changed bool, err error) {
 	if changed = scorer.ID() != r.id(); changed {
 		r.swap(scorer)
 	}
-	scorer = nil         // with it, or with the set that was live, goes what is not in use any more
-	debug.FreeOSMemory() // now, and not at some later collection
 	return changed, nil
 }
 

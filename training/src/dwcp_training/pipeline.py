@@ -31,6 +31,11 @@ log = logging.getLogger("dwcp.training")
 LIBRARIES = ("scikit-learn", "numpy", "keras", "tensorflow-cpu", "onnx", "onnxruntime", "skl2onnx", "tf2onnx")
 
 
+LATER_SETTINGS = {"window_stride": 1}
+"""Settings that came after the first sets, with the value that those had: it goes unsaid, so that the same data and
+settings give a set of the same id as then."""
+
+
 class ExportCheckError(RuntimeError):
     """The exported graph is not what was asked for."""
 
@@ -80,7 +85,8 @@ def train(
     record = fitted.metadata.training
     record.data_fingerprint = fingerprint(telemetry.values)
     for name, setting in settings.model_dump().items():
-        record.hyperparameters[name] = str(setting)
+        if LATER_SETTINGS.get(name) != setting:
+            record.hyperparameters[name] = str(setting)
     for library in LIBRARIES:
         record.library_versions[library] = version(library)
     record.library_versions["python"] = platform.python_version()

@@ -68,7 +68,7 @@ def layout_of(path: Path, profile: Profile, others: Sequence[str]) -> Layout:
         raise DataError(
             "features",
             f"{path.name} has no column of numbers besides {', '.join(reader.metadata) or 'times and labels'}.",
-            "Correct reader.metadata or reader.delimiter of the profile.",
+            f"Correct reader.metadata of the profile, or reader.delimiter, which is {reader.delimiter!r}.",
             code=DataErrorCode.MISSING_COLUMN,
         )
     renamed = {column: feature for feature, column in reader.columns.items()}
@@ -99,10 +99,11 @@ def completed(schema: FeatureSchema, values: NDArray[np.float64]) -> FeatureSche
 
 
 def _completed(feature: Feature, column: NDArray[np.float64]) -> Feature:
-    with np.errstate(over="ignore", invalid="ignore"):
-        column = np.clip(column, -_FAR / 100, _FAR / 100)
-        low, high, mean = float(column.min()), float(column.max()), float(column.mean())
-        spread = float(column.std()) or max(abs(mean), 1.0)
+    column = np.clip(column, -_FAR, _FAR)
+    low, high = float(column.min()), float(column.max())
+    size = max(abs(low), abs(high)) or 1.0  # mean and deviation of numbers up to 1: their squares do not overflow
+    mean, spread = float((column / size).mean()) * size, float((column / size).std()) * size
+    spread = spread or max(abs(mean), 1.0)
     warning, critical = feature.warning, feature.critical
     if warning is None or critical is None:
         room = np.inf if feature.maximum is None else feature.maximum - mean

@@ -1,6 +1,6 @@
 """What fitting a detector gives, whatever the detector."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
 from dwcp.anomaly.v1 import features_pb2, model_pb2
+from dwcp_training.data.errors import DataError
 from dwcp_training.data.telemetry import Telemetry
+from dwcp_training.profiles import Scaling
 
 Floats = NDArray[np.float64]
 
@@ -87,8 +89,24 @@ class Fitted:
 
 
 def fitted_scaler(fit_part: Telemetry) -> StandardScaler:
-    """The scaler that the profile asks for, fitted on these rows: always a mean and a scale above 0 (S1)."""
-    scaling, values = fit_part.scaling, fit_part.values
+    """The scaler that the profile asks for, fitted on these rows: always a mean and a scale above 0 (S1).
+
+    Raises:
+        DataError: a metric has no finite mean or scale, because its values are near the largest float64.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaler = _scaler(fit_part.scaling, fit_part.values, fit_part.schema.names)
+    for j, name in enumerate(fit_part.schema.names):
+        if not (np.isfinite(scaler.mean_[j]) and np.isfinite(scaler.scale_[j])):
+            raise DataError(
+                name,
+                f"values up to {np.abs(fit_part.values[:, j]).max():g} have no finite mean and scale.",
+                "Give the metric a maximum in the profile, and leave rows above it out with --on-bad-rows drop.",
+            )
+    return scaler
+
+
+def _scaler(scaling: Scaling, values: Floats, names: Sequence[str]) -> StandardScaler:
     scaler = StandardScaler().fit(values)
     if scaling.method == "standard":
         return scaler
@@ -99,7 +117,7 @@ def fitted_scaler(fit_part: Telemetry) -> StandardScaler:
     else:
         scaler.mean_, scale = np.zeros(values.shape[1]), np.ones(values.shape[1])
     if scaling.method == "divisors":
-        scale = np.array([scaling.divisors[name] for name in fit_part.schema.names], dtype=np.float64)
+        scale = np.array([scaling.divisors[name] for name in names], dtype=np.float64)
     # As in StandardScaler, a metric without any spread is divided by 1.
     scaler.scale_ = np.where(scale > 0, scale, 1.0)
     scaler.var_ = scaler.scale_**2

@@ -101,8 +101,8 @@ def _raw_value(scaled: float, mean: float, scale: float) -> float | None:
 
 def _threshold_drafts(reference: ForestReference, rows: Floats, median: Floats, rng) -> Iterator[Draft]:
     """Pairs of rows on either side of the decision threshold, as near as a straight line between rows comes."""
-    evaluation = reference.evaluate(rows[:, np.newaxis])
-    anomalies = rows[evaluation.is_anomaly]
+    scores, is_anomaly = reference.verdicts(rows)
+    anomalies = rows[is_anomaly]
     if not len(anomalies):
         return
     for k, anomaly in enumerate(anomalies[rng.choice(len(anomalies), min(6, len(anomalies)), replace=False)]):
@@ -122,8 +122,8 @@ def _threshold_drafts(reference: ForestReference, rows: Floats, median: Floats, 
                 (median + factor * (anomaly - median))[np.newaxis],
                 nudge=False,
             )
-    order = np.argsort(evaluation.scores)
-    first = int(np.argmax(evaluation.is_anomaly[order]))
+    order = np.argsort(scores)
+    first = int(np.argmax(is_anomaly[order]))
     for side, index in (("normal", first - 1), ("anomaly", first)):
         yield Draft(
             f"threshold/nearest/{side}",

@@ -78,6 +78,8 @@ def _fault(item: dict[str, Any], root: type[BaseModel]) -> tuple[str, str, str]:
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
             bound = next(iter(context.values()))
             return field, f"{given!r} is not {_RELATIONS[item['type']]} {bound}.", f"The nearest limit is {bound}."
+        case "model_type" | "dict_type":
+            return field, f"must hold keys and values; got {given!r}.", nearest("", _keys(root, location))
         case "value_error":
             return field, f"{context['error']}.", ""
         case _:

@@ -229,7 +229,7 @@ class Profile(_Closed):
 
     description: str = ""
     feature_schema: FeatureSchema
-    timestamp_column: Name | None = "timestamp"
+    timestamp_column: Annotated[str, Field(min_length=1)] | None = "timestamp"
     reader: Reader = Reader()
     scaling: Scaling = Scaling()
     recommended: Recommended = Recommended()

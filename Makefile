@@ -62,8 +62,10 @@ demo: $(VENV)/.ready ## The whole way on the measured link of ../shared/data/lin
 .PHONY: test
 test: $(VENV)/.ready ## Everything that must pass, in under ten minutes
 	@$(MAKE) --no-print-directory lint check-breaking check-generate
-	@$(GO_RUN) vet ./... && CGO_ENABLED=0 $(GO) test ./...
-	@$(PY) -m pytest tests -q -n 2 --dist loadgroup
+	@mkdir -p build && $(GO_RUN) vet ./...
+	@(cd go-contract && CGO_ENABLED=0 $(GO) test ./...) >build/go-test.log 2>&1 & go=$$!; \
+	  $(PY) -m pytest tests -q -n 2 --dist loadgroup; python=$$?; \
+	  wait $$go; go=$$?; cat build/go-test.log; exit $$((python || go))
 
 .PHONY: lint
 lint: $(VENV)/.ready ## Formatting, style and schema checks

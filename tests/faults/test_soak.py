@@ -9,4 +9,4 @@ from tests.faults.soak import soak
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_soak(kind):
     said: list[str] = []
-    assert soak(kind, 7, every=0.5, say=said.append) == [], said
+    assert soak(kind, 6, every=0.5, say=said.append) == [], said

@@ -64,8 +64,12 @@ test: $(VENV)/.ready ## Everything that must pass, in under ten minutes
 	@$(MAKE) --no-print-directory lint check-breaking check-generate
 	@mkdir -p build && $(GO_RUN) vet ./...
 	@(cd go-contract && CGO_ENABLED=0 $(GO) test ./...) >build/go-test.log 2>&1 & go=$$!; \
-	  $(PY) -m pytest tests -q -n 2 --dist loadgroup; python=$$?; \
+	  $(PY) -m pytest tests -q -n 2 --dist loadfile -m 'not slow'; python=$$?; \
 	  wait $$go; go=$$?; cat build/go-test.log; exit $$((python || go))
+
+.PHONY: test-slow
+test-slow: $(VENV)/.ready ## The tests that make test leaves out for their length: faults of the sidecars, the serving benchmark's own
+	@$(PY) -m pytest tests -q -n 2 --dist loadfile -m slow
 
 .PHONY: lint
 lint: $(VENV)/.ready ## Formatting, style and schema checks

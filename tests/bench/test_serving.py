@@ -123,7 +123,7 @@ def test_a_peer_that_does_not_install_says_why(tmp_path, monkeypatch) -> None:
     assert not (serving_install.BUILD / "test-peer").exists()
 
 
-@pytest.mark.xdist_group("serving")  # both build programs into one folder
+@pytest.mark.slow
 def test_a_short_run() -> None:
     """Our Go sidecar, the plain server and the echo server, for moments: all give a rate and nobody fails."""
     serving_install.programs()
@@ -146,7 +146,7 @@ def test_a_short_run() -> None:
     assert {s["server"] for s in found["starts"]} == set(chosen)
 
 
-@pytest.mark.xdist_group("serving")
+@pytest.mark.slow
 def test_every_process_of_a_server_is_seen_and_stopped(tmp_path) -> None:
     serving_install.programs()
     rows = tmp_path / "rows"

@@ -19,7 +19,7 @@ import pytest
 from dwcp.anomaly.v1 import scoring_pb2, scoring_pb2_grpc
 from tests.faults.endpoint import COMMANDS, REFERENCE, Endpoint, Load, known_cases, serving, surviving
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 ROW = [105.2, 10.5, 0.01, 1.2, 45.3, 58.7, 0.001]
 WATCH = ("--watch", "0.1")
 CALM = 1.0

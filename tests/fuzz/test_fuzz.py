@@ -8,7 +8,7 @@ import pytest
 
 from tests.fuzz import targets
 
-SECONDS = 6
+SECONDS = 4
 
 
 @pytest.mark.parametrize("target", vars(targets.TARGETS))

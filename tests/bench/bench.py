@@ -1,7 +1,7 @@
 """Measures what the project promises, in one run, as ratios of medians over paired rounds.
 
     python tests/bench/bench.py                  # everything, some twenty minutes
-    python tests/bench/bench.py --only graphs    # one part: graphs, go, sidecar, training, serving
+    python tests/bench/bench.py --only graphs    # one part: graphs, go, sidecar, memory, training, serving
 
 Prints a table with each bar and whether it was met, and writes build/bench.json.
 """
@@ -202,6 +202,35 @@ def sidecar(_: argparse.Namespace) -> list[Result]:
     ]
 
 
+def memory(_: argparse.Namespace) -> list[Result]:
+    """Resident memory of both sidecars: at rest, and the most during the largest batches and reloads."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from dwcp_sidecar.client import Client
+    from tests.faults.endpoint import serving
+
+    rows = np.random.default_rng(0).normal(50, 10, (16_384, 7))
+    results = []
+    for kind in ("python", "go"):
+        with serving(kind, REFERENCE) as sidecar, Client(sidecar.address, timeout=120, connections=8) as client:
+            at_rest = sidecar.memory()
+            most = at_rest
+            with ThreadPoolExecutor(9) as pool:
+                asked = [pool.submit(client.score_batch, "isolation_forest", rows) for _ in range(8)]
+                asked.append(pool.submit(client.score_batch, "lstm_autoencoder", rows, series=True))
+                asked += [pool.submit(client.reload) for _ in range(4)]
+                while not all(future.done() for future in asked):
+                    most = max(most, sidecar.memory())
+                    time.sleep(0.01)
+            for future in asked:
+                future.result()
+            text = f"{at_rest / 1e6:.0f} MB at rest, at most {most / 1e6:.0f} MB"
+            results.append(
+                Result(f"{kind} sidecar, 8 batches of 16,384 rows and one of windows at once, 4 reloads", text)
+            )
+    return results
+
+
 def training(arguments: argparse.Namespace) -> list[Result]:
     """Our LSTM training against a plain Keras fit of the same model, each in a process of its own."""
 
@@ -232,7 +261,7 @@ def serving(arguments: argparse.Namespace) -> list[Result]:
     return [Result(**bar) for bar in bars]
 
 
-PARTS = {"graphs": graphs, "go": go, "sidecar": sidecar, "training": training, "serving": serving}
+PARTS = {"graphs": graphs, "go": go, "sidecar": sidecar, "memory": memory, "training": training, "serving": serving}
 
 
 def main() -> int:

@@ -1,11 +1,12 @@
 """Puts what the serving benchmark needs into build/peers: Go programs, and one virtual environment per peer."""
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.conformance import go_program
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent / "peers"
@@ -20,12 +21,7 @@ def programs() -> None:
     """Builds the Go programs, and writes the graph that peers serve."""
     BUILD.mkdir(parents=True, exist_ok=True)
     for name in (LOAD, GO_SIDECAR):
-        subprocess.run(
-            [os.environ.get("GO", "go"), "build", "-o", name, f"./cmd/{name.name}"],
-            cwd=ROOT / "go-contract",
-            env={**os.environ, "CGO_ENABLED": "0"},
-            check=True,
-        )
+        go_program.build(f"./cmd/{name.name}", name, CGO_ENABLED="0")
     subprocess.run([sys.executable, HERE / "graph.py", MODELS, GRAPH], check=True)
 
 

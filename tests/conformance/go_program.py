@@ -1,5 +1,7 @@
 """Builds and finds the Go programs that tests run."""
 
+import fcntl
+import filecmp
 import os
 import re
 import shutil
@@ -63,10 +65,16 @@ def _compiler() -> dict[str, str]:
 
 def build(package: str, program: Path, tags: str = "", **environment: str) -> None:
     """Builds a package of `go-contract`; environment variables by name, such as `GOARCH="arm64"`. Raises BuildError."""
-    # Test processes build at the same time, and one may run what another replaces.
-    draft = program.with_name(f"{program.name}.{os.getpid()}")
-    _compile(["build", "-tags", tags, "-o", draft, package], f"{package} (tags {tags!r})", environment)
-    draft.replace(program)
+    # Test processes build at the same time, and one may run what another would replace.
+    draft = program.with_name(f"{program.name}.draft")
+    program.parent.mkdir(parents=True, exist_ok=True)
+    with program.with_name(f"{program.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _compile(["build", "-tags", tags, "-o", draft, package], f"{package} (tags {tags!r})", environment)
+        if program.exists() and filecmp.cmp(draft, program, shallow=False):
+            draft.unlink()
+        else:
+            draft.replace(program)
 
 
 def build_tests(package: str, program: Path, **environment: str) -> None:

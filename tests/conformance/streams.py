@@ -11,11 +11,10 @@ from dwcp.anomaly.v1 import scoring_pb2, scoring_pb2_grpc
 from dwcp_sidecar import detectors
 from dwcp_sidecar.client import verdicts_of_score
 from dwcp_sidecar.errors import ContractError, code_name
-from dwcp_sidecar.features import MAX_SAMPLES
+from dwcp_sidecar.limits import MAX_SAMPLES, MAX_STREAM_SAMPLES
 from dwcp_sidecar.model_set import identify
 from dwcp_sidecar.requests import Request, RequestError, answer, answer_error, parse_request
 from dwcp_sidecar.server.status import from_grpc
-from dwcp_sidecar.server.streams import MAX_SAMPLES as MAX_STREAM_SAMPLES
 
 _SECONDS = 600
 

@@ -4,12 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.go_program import build
+from tests.conformance import go_program
 
 
 @pytest.fixture(scope="session")
-def go_sidecar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def go_sidecar() -> Path:
     """The Go sidecar, built once."""
-    program = tmp_path_factory.mktemp("go") / "dwcp-sidecar-go"
-    build("./cmd/dwcp-sidecar-go", program, CGO_ENABLED="0")
-    return program
+    return go_program.sidecar()

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import queue
@@ -160,8 +161,7 @@ class Endpoint:
     def channel(self, address: str = "", **options: int) -> grpc.Channel:
         """A connection of its own: gRPC shares one between channels otherwise."""
         # The number makes the options differ, so that no two channels share a connection.
-        _channels[0] += 1
-        arguments = [("grpc.use_local_subchannel_pool", 1), ("dwcp.test", _channels[0])]
+        arguments = [("grpc.use_local_subchannel_pool", 1), ("dwcp.test", next(_numbers))]
         # As our clients: back in a moment after a worker died, where gRPC on its own waits a second and longer.
         arguments += [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500)]
         arguments += [(f"grpc.{key}", value) for key, value in options.items()]
@@ -185,7 +185,7 @@ class Endpoint:
                 assert not wrong(known, answer), (known, answer)
 
 
-_channels = [0]
+_numbers = itertools.count()
 
 
 @contextlib.contextmanager

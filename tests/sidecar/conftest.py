@@ -1,19 +1,21 @@
 """Fixtures of the sidecar's tests. Nothing here skips: without the reference set every test fails."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from dwcp_sidecar.model_set import ModelSet
+from tests.conformance import go_program
 
 REFERENCE = Path(__file__).resolve().parents[2] / "models" / "reference" / "v1"
 COMMAND = Path(sys.executable).with_name("dwcp-sidecar")
@@ -23,7 +25,7 @@ WAIT = 30
 
 @dataclass
 class Served:
-    """A running `dwcp-sidecar serve`."""
+    """A running sidecar."""
 
     process: subprocess.Popen[str]
     ready: str
@@ -39,17 +41,20 @@ class Served:
     def address(self) -> str:
         return self.addresses[0]
 
-    def stop(self) -> int:
-        """Sends SIGTERM and returns the exit status."""
-        self.process.send_signal(signal.SIGTERM)
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Sends a signal and returns the exit status."""
+        self.process.send_signal(number)
         return self.process.wait(WAIT)
 
 
 @contextlib.contextmanager
-def serving(*arguments: str | Path, models: Path = REFERENCE) -> Iterator[Served]:
+def serving(
+    *arguments: str | Path, models: Path = REFERENCE, command: Sequence[str | Path] = (COMMAND, "serve")
+) -> Iterator[Served]:
     """A server process with further arguments; gone when the block ends."""
-    command = [COMMAND, "serve", "--models", models, *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--models", models, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -76,6 +81,12 @@ def reference(reference_path: Path) -> ModelSet:
 @pytest.fixture(scope="session")
 def serve() -> Callable[..., contextlib.AbstractContextManager[Served]]:
     return serving
+
+
+@pytest.fixture(scope="session")
+def serve_go() -> Callable[..., contextlib.AbstractContextManager[Served]]:
+    """As `serve`, the Go sidecar."""
+    return functools.partial(serving, command=(go_program.sidecar(),))
 
 
 @pytest.fixture(scope="session")

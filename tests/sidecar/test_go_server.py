@@ -1,12 +1,9 @@
 """The Go server and the Python server are the same to a client: scores, refusals, names, addresses, end."""
 
-import contextlib
-import os
 import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -23,6 +20,7 @@ from dwcp_sidecar.client import Client, verdicts_of_score
 from dwcp_sidecar.golden import run_golden
 from dwcp_sidecar.server.app import health_name
 from dwcp_sidecar.verdicts import Explain
+from tests.conformance import go_program
 
 pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,56 +33,8 @@ WAIT = 60
 MAX_RSS_KB = 40 * 1024
 
 
-class Served:
-    """A running server: its process and what its ready line says."""
-
-    def __init__(self, process: subprocess.Popen[str], ready: str) -> None:
-        self.process, self.ready = process, ready
-        word, *self.addresses, last = ready.split()
-        assert word == "ready", ready
-        self.model_set_id = last.removeprefix("model_set=")
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(WAIT)
-
-
 @pytest.fixture(scope="session")
-def go_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The binary, built once. `GO` names the compiler, as in the Makefile."""
-    path = tmp_path_factory.mktemp("go") / "dwcp-sidecar-go"
-    subprocess.run(
-        [os.environ.get("GO", "go"), "build", "-o", path, "./cmd/dwcp-sidecar-go"],
-        cwd=ROOT / "go-contract",
-        env={**os.environ, "CGO_ENABLED": "0"},
-        check=True,
-    )
-    return path
-
-
-@pytest.fixture(scope="session")
-def serve_go(go_command: Path) -> Callable[..., contextlib.AbstractContextManager[Served]]:
-    @contextlib.contextmanager
-    def serving(*arguments: str | Path, models: Path = REFERENCE) -> Iterator[Served]:
-        process = subprocess.Popen(
-            [go_command, "--models", models, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        try:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            line = process.stdout.readline()
-            assert line, process.stderr.read()
-            yield Served(process, line)
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.communicate(timeout=WAIT)
-
-    return serving
-
-
-@pytest.fixture(scope="session")
-def go(serve_go, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def go(serve_go, tmp_path_factory):
     """One Go server for all tests that do not stop it."""
     with serve_go("--listen", "127.0.0.1:0", "--unix", tmp_path_factory.mktemp("socket") / "go.sock") as server:
         yield server
@@ -372,10 +322,10 @@ def test_stale_unix_socket_is_replaced(serve_go, tmp_path):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_port_in_use_has_the_same_message(go_command, command, served, host):
+def test_port_in_use_has_the_same_message(command, served, host):
     port = served.address.rsplit(":", 1)[1]
     done = command("serve", "--models", REFERENCE, "--listen", f"{host}:{port}")
-    arguments = [go_command, "--models", REFERENCE, "--listen", f"{host}:{port}"]
+    arguments = [go_program.sidecar(), "--models", REFERENCE, "--listen", f"{host}:{port}"]
     go_done = subprocess.run(arguments, capture_output=True, text=True, timeout=WAIT)
     assert (go_done.returncode, go_done.stdout) == (done.returncode, done.stdout) == (1, "")
     wanted = done.stderr.replace("dwcp-sidecar: ", "dwcp-sidecar-go: ")

@@ -1,6 +1,5 @@
 """The Open Inference Protocol: rules O1 to O4 in process, then an unmodified tritonclient against both servers."""
 
-import contextlib
 import json
 import os
 import subprocess
@@ -278,25 +277,6 @@ def test_every_method_is_there_and_scores_are_counted(service):
     assert sum(counted) == alarms > 0
 
 
-@contextlib.contextmanager
-def go_serving(folder):
-    """The Go server on a free port, built here: without it this proves nothing for Go."""
-    path = folder / "dwcp-sidecar-go"
-    build = [os.environ.get("GO", "go"), "build", "-o", path, "./cmd/dwcp-sidecar-go"]
-    subprocess.run(build, cwd=ROOT / "go-contract", env={**os.environ, "CGO_ENABLED": "0"}, check=True)
-    command = [path, "--models", REFERENCE, "--listen", "127.0.0.1:0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        line = process.stdout.readline()
-        assert line, process.stderr.read()
-        yield line.split()[1]
-    finally:
-        process.kill()
-        process.communicate(timeout=WAIT)
-
-
 CALLS = {
     "models": [[FOREST, ""], [LSTM, ""], ["no_such", ""], [FOREST, "2"]],
     "infer": [
@@ -312,17 +292,13 @@ CALLS = {
 
 
 @pytest.fixture(scope="module", params=["python", "go"])
-def told(request, serve, tmp_path_factory):
+def told(request, serve, serve_go, tmp_path_factory):
     """What tritonclient says of a server."""
     folder = tmp_path_factory.mktemp("oip")
     (folder / "calls.json").write_text(json.dumps(CALLS))
-    with contextlib.ExitStack() as stack:
-        if request.param == "python":
-            address = stack.enter_context(serve("--listen", "127.0.0.1:0")).address
-        else:
-            address = stack.enter_context(go_serving(folder))
+    with {"python": serve, "go": serve_go}[request.param]("--listen", "127.0.0.1:0") as server:
         script = Path(__file__).with_name("oip_client.py")
-        client = [sys.executable, script, address, folder / "calls.json"]
+        client = [sys.executable, script, server.address, folder / "calls.json"]
         done = subprocess.run(client, env=CLIENT, capture_output=True, text=True, timeout=2 * WAIT)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

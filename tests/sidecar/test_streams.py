@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from dwcp.anomaly.v1 import errors_pb2, scoring_pb2
 from dwcp_sidecar.errors import ContractError, code_name
+from dwcp_sidecar.limits import MAX_STREAM_SAMPLES
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.server.calls import StatusError
 from dwcp_sidecar.server.live import Live
 from dwcp_sidecar.server.messages import to_message
 from dwcp_sidecar.server.metrics import Metrics
 from dwcp_sidecar.server.settings import Limits
-from dwcp_sidecar.server.streams import MAX_SAMPLES, Streams, Window
+from dwcp_sidecar.server.streams import Streams, Window
 from dwcp_sidecar.verdicts import Explain
 
 FOREST, LSTM = 1, 2
@@ -158,7 +159,7 @@ def test_a_request_without_samples_is_answered(live):
         (opening(FOREST, model_set_id="other"), "MODEL_SET_MISMATCH", "settings.model_set_id"),
         (opening(FOREST, explain=9), "INVALID_REQUEST", "settings.explain"),
         (opening(FOREST, samples=[sample(ROW, "x" * 257)]), "INVALID_REQUEST", "samples[0].series"),
-        (opening(FOREST, samples=[sample(ROW)] * (MAX_SAMPLES + 1)), "BATCH_TOO_LARGE", "samples"),
+        (opening(FOREST, samples=[sample(ROW)] * (MAX_STREAM_SAMPLES + 1)), "BATCH_TOO_LARGE", "samples"),
     ],
 )
 def test_faults_that_end_a_stream(live, first, code, field):

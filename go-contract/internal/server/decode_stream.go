@@ -11,12 +11,6 @@ import (
 	anomaly "dwcp.internal/anomaly"
 )
 
-// Limits of a request of a stream (rule ST7).
-const (
-	maxStreamSamples = 4096
-	maxSeriesBytes   = 256
-)
-
 // maxDetectors is how many detectors of the settings are kept: more than there are, so that the first fault can be told.
 const maxDetectors = 1024
 
@@ -134,7 +128,7 @@ func (r *streamRequest) sample(b []byte) error {
 			sample.restart = f.varint != 0
 		}
 	}
-	if len(r.samples) > maxStreamSamples {
+	if len(r.samples) > anomaly.MaxStreamSamples {
 		r.names, r.values = r.names[:nameStart], r.values[:valuesStart]
 		return nil
 	}
@@ -145,10 +139,10 @@ func (r *streamRequest) sample(b []byte) error {
 
 // check refuses a request of too many samples (rule ST7).
 func (r *streamRequest) check() error {
-	if len(r.samples) > maxStreamSamples {
+	if len(r.samples) > anomaly.MaxStreamSamples {
 		return &anomaly.Error{
 			Code: anomaly.CodeBatchTooLarge, Field: "samples",
-			Message: fmt.Sprintf("more than %d samples; send the others in a request of their own", maxStreamSamples),
+			Message: fmt.Sprintf("more than %d samples; send the others in a request of their own", anomaly.MaxStreamSamples),
 		}
 	}
 	return nil

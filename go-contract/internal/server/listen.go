@@ -77,12 +77,8 @@ func listenAt(flag, listen string) (net.Listener, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	network := "tcp4" // `tcp` would make 0.0.0.0 every IPv6 interface too
-	if number.Is6() {
-		network = "tcp"
-	}
 	address := net.JoinHostPort(number.String(), port)
-	listener, err := net.Listen(network, address)
+	listener, err := net.Listen(network(number), address)
 	if err != nil {
 		why, remedy := err, "Choose"
 		if errors.Is(err, syscall.EADDRINUSE) {
@@ -95,6 +91,14 @@ func listenAt(flag, listen string) (net.Listener, string, error) {
 	}
 	_, bound, _ := net.SplitHostPort(listener.Addr().String())
 	return listener, net.JoinHostPort(number.String(), bound), nil
+}
+
+// network is the one to listen on for an address and nothing else: `tcp` would make 0.0.0.0 every IPv6 interface too.
+func network(number netip.Addr) string {
+	if number.Is6() {
+		return "tcp"
+	}
+	return "tcp4"
 }
 
 // listenUnix makes a unix socket. It goes away when the listener is closed.

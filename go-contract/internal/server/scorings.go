@@ -136,8 +136,8 @@ func (c *scorings) window(i int, name []byte) (*window, error) {
 	if w := c.series[string(name)]; w != nil {
 		return w, nil
 	}
-	if len(name) > maxSeriesBytes {
-		return nil, invalid(fmt.Sprintf("samples[%d].series", i), "the name has %d bytes; at most %d are allowed", len(name), maxSeriesBytes)
+	if len(name) > anomaly.MaxSeriesBytes {
+		return nil, invalid(fmt.Sprintf("samples[%d].series", i), "the name has %d bytes; at most %d are allowed", len(name), anomaly.MaxSeriesBytes)
 	}
 	if len(c.series) >= c.maxSeries {
 		return nil, status.Errorf(codes.ResourceExhausted, "the stream holds %d series already; open another one for others", c.maxSeries)

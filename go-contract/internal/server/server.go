@@ -119,7 +119,11 @@ func (s *Server) Start() error {
 		go func() { _ = s.metrics.Serve(page) }() // ends when the server stops
 	}
 	s.Addresses = addresses
-	s.service.closed = s.settings.onlyTrusted(listeners)
+	var bound []net.Addr
+	for _, listener := range listeners {
+		bound = append(bound, listener.Addr())
+	}
+	s.service.closed = s.settings.onlyTrusted(bound)
 	for _, listener := range listeners {
 		go func() { _ = s.grpc.Serve(listener) }() // ends when the server stops
 	}

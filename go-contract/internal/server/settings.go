@@ -100,12 +100,12 @@ func (s Settings) check() error {
 	return s.TLS.check(s.Listen)
 }
 
-// onlyTrusted says whether those who can call may also ask for a reload: the listeners are unix sockets and loopback addresses, or
+// onlyTrusted says whether those who can call may also ask for a reload: the addresses are unix sockets and loopback addresses, or
 // clients have certificates (rule R6).
-func (s Settings) onlyTrusted(listeners []net.Listener) bool {
-	for _, listener := range listeners {
-		address, isTCP := listener.Addr().(*net.TCPAddr)
-		if isTCP && !address.IP.IsLoopback() && !s.TLS.mutual() {
+func (s Settings) onlyTrusted(addresses []net.Addr) bool {
+	for _, address := range addresses {
+		tcp, isTCP := address.(*net.TCPAddr)
+		if isTCP && !tcp.IP.IsLoopback() && !s.TLS.mutual() {
 			return false
 		}
 	}

@@ -11,19 +11,14 @@ import grpc
 
 from dwcp.anomaly.v1 import scoring_pb2
 from dwcp_sidecar.errors import ContractError, code_name
+from dwcp_sidecar.limits import MAX_SERIES_BYTES, MAX_STREAM_SAMPLES
 from dwcp_sidecar.server.status import from_grpc
-
-MAX_SAMPLES = 4096
-"""Most samples in one request (ST7); longer lists are split."""
-
-MAX_SERIES_BYTES = 256
-"""Longest name of a series (ST7)."""
 
 _REQUESTS_AHEAD = 2
 """Requests without an answer: one that the server works on and one that waits there, so that it is never idle. What
 comes meanwhile travels in the next request together."""
 
-_SAMPLES_AHEAD = 4 * MAX_SAMPLES
+_SAMPLES_AHEAD = 4 * MAX_STREAM_SAMPLES
 
 
 class Sample(NamedTuple):
@@ -257,7 +252,7 @@ class Stream:
                     self._changed.wait()
                 if self._over:
                     return
-                count = min(len(self._waiting), MAX_SAMPLES)
+                count = min(len(self._waiting), MAX_STREAM_SAMPLES)
                 batch = [self._waiting.popleft() for _ in range(count)]
                 self._requests.append(count)
             yield scoring_pb2.ScoreStreamRequest(samples=batch)

@@ -35,9 +35,9 @@ def run_golden(file: golden_pb2.GoldenFile, model: Model, score: Score | None = 
     """
     mismatches = []
     for case in file.cases:
-        mismatch = _run_case(case, model, score or model.score)
-        if mismatch is None and score is None and model.scores_apart and case.WhichOneof("outcome") == "score":
-            mismatch = _run_without_explanation(case, model)
+        mismatch, explained = _run_case(case, model, score or model.score)
+        if mismatch is None and explained is not None and score is None and model.scores_apart:
+            mismatch = _run_without_explanation(case, model, explained)
         if mismatch is not None:
             mismatches.append(mismatch)
     return mismatches
@@ -79,34 +79,38 @@ def require_golden(file: golden_pb2.GoldenFile, model: Model, name: str) -> None
         )
 
 
-def _run_case(case: golden_pb2.GoldenCase, model: Model, score: Score) -> Mismatch | None:
-    samples = [list(sample.values) for sample in case.samples]
+def _run_case(case: golden_pb2.GoldenCase, model: Model, score: Score) -> tuple[Mismatch | None, Verdicts | None]:
+    """What differs, and the score where the case wants one."""
     wants_error = case.WhichOneof("outcome") == "error"
     try:
-        got = score(samples)
+        got = score(_samples(case))
     except ContractError as error:
         if not wants_error:
-            return Mismatch(case.id, "outcome", "a score", str(error))
+            return Mismatch(case.id, "outcome", "a score", str(error)), None
         wanted_code = code_name(case.error.code)
         if (error.code, error.field) != (wanted_code, case.error.field):
-            return Mismatch(case.id, "error", f"{wanted_code} ({case.error.field})", f"{error.code} ({error.field})")
-        return None
+            wanted, found = f"{wanted_code} ({case.error.field})", f"{error.code} ({error.field})"
+            return Mismatch(case.id, "error", wanted, found), None
+        return None, None
     if wants_error:
-        return Mismatch(case.id, "outcome", code_name(case.error.code), f"score {got.scores[0]}")
+        return Mismatch(case.id, "outcome", code_name(case.error.code), f"score {got.scores[0]}"), None
     compare = _compare_exact if model.exact else _compare_tolerance
     difference = compare(case.score, got, model)
-    return None if difference is None else Mismatch(case.id, *difference)
+    return None if difference is None else Mismatch(case.id, *difference), got
 
 
-def _run_without_explanation(case: golden_pb2.GoldenCase, model: Model) -> Mismatch | None:
+def _run_without_explanation(case: golden_pb2.GoldenCase, model: Model, explained: Verdicts) -> Mismatch | None:
     """A score without its explanation may come from a smaller graph: it must be the same."""
-    samples = [list(sample.values) for sample in case.samples]
-    explained, plain = model.score(samples, Explain.ALWAYS), model.score(samples, Explain.NEVER)
+    plain = model.score(_samples(case), Explain.NEVER)
     for field in ("scores", "is_anomaly", "depth_sums"):
         wanted, got = getattr(explained, field), getattr(plain, field)
         if not np.array_equal(wanted, got):
             return Mismatch(case.id, f"{field} without explanation", str(wanted), str(got))
     return None
+
+
+def _samples(case: golden_pb2.GoldenCase) -> list[list[float]]:
+    return [list(sample.values) for sample in case.samples]
 
 
 def _compare_exact(wanted: golden_pb2.GoldenScore, got: Verdicts, _: Model) -> tuple[str, str, str] | None:

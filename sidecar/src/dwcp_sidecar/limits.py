@@ -1,4 +1,4 @@
-"""How much one request may carry (rules W3, W4). Nothing is imported here: a supervisor needs no numpy to know them."""
+"""How much one request may carry (rules W3, W4, ST7). Nothing is imported: a supervisor needs no numpy to know it."""
 
 MAX_SAMPLES = 256
 """Most samples in one request (W3)."""
@@ -8,3 +8,9 @@ MAX_BATCH_ITEMS = 16_384
 
 MAX_BATCH_BYTES = 64 * 1024 * 1024
 """Largest batch in bytes (W4)."""
+
+MAX_STREAM_SAMPLES = 4096
+"""Most samples in one request of a stream (ST7)."""
+
+MAX_SERIES_BYTES = 256
+"""Longest name of a series, in UTF-8 (ST7)."""

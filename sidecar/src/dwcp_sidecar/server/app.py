@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from dwcp_sidecar import detectors
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.server import oip, tcp, tls, unix_socket
-from dwcp_sidecar.server.calls import Calls, StatusError
+from dwcp_sidecar.server.calls import Calls
 from dwcp_sidecar.server.gate import Gate
 from dwcp_sidecar.server.live import Live
 from dwcp_sidecar.server.metrics import Metrics
@@ -107,16 +107,12 @@ class App:
             reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
 
     def _services(self, reload: Callable[[], tuple[str, bool]]) -> list[Calls]:
-        may_not = None
-        if not self._settings.only_trusted_peers:
-            why = "Reload is answered on loopback addresses, unix sockets and over mutual TLS alone"
-            may_not = StatusError(grpc.StatusCode.PERMISSION_DENIED, why)
         inference = oip.InferenceService(self._live, lambda: self.gate.draining)
         return [
             Calls(descriptor.full_name, methods, self.gate, self._metrics, self._tracer)
             for descriptor, methods in (
                 (SERVICE, Servicer(self._live, self._streams, self._metrics).methods()),
-                (OPERATIONS, operations(reload, may_not)),
+                (OPERATIONS, operations(reload, allowed=self._settings.only_trusted_peers)),
                 (oip.SERVICE, inference.methods(self._metrics)),
             )
         ]

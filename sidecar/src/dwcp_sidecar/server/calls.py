@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -15,6 +15,7 @@ from dwcp_sidecar.server import gate as gates
 from dwcp_sidecar.server import status
 from dwcp_sidecar.server.gate import Gate
 from dwcp_sidecar.server.metrics import Metrics
+from dwcp_sidecar.server.tracing import Tracer
 
 _log = logging.getLogger(__name__)
 
@@ -26,18 +27,6 @@ class StatusError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
-
-
-class Span(Protocol):
-    """A span of a trace that a call may tell what it found out."""
-
-    def set_attribute(self, key: str, value: str) -> None: ...
-
-
-class Tracer(Protocol):
-    """Makes a span per call; see `tracing.py`."""
-
-    def call(self, service: str, method: str, metadata: Any) -> Any: ...
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from dwcp_sidecar.model_set import ModelSet, resolve, verify
+from dwcp_sidecar.model_set import ModelSet, identify, resolve, verify
 from dwcp_sidecar.server import memory
 from dwcp_sidecar.server.live import Live
 from dwcp_sidecar.server.reload import Outcome
@@ -35,11 +35,12 @@ class Candidate:
         self._models = None
         with _quick_switches():
             folder = resolve(folder)
-            id = verify(folder)
-            if id != self._live.models.id:
-                self._models = ModelSet.open(folder)
-                id = self._models.id
-            return id, folder
+            id = identify(folder)
+            if id == self._live.models.id:
+                verify(folder)
+                return id, folder
+            self._models = ModelSet.open(folder)
+            return self._models.id, folder
 
     def commit(self) -> Outcome:
         """Puts the candidate into use, if there is one."""

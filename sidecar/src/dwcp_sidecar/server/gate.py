@@ -127,5 +127,5 @@ class Gate:
 
 def in_pool(behavior: Callable[..., Any], pool: ThreadPoolExecutor) -> Callable[..., Any]:
     """Makes gRPC run a method's behavior in a pool of its own, by the attribute that it looks for."""
-    behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]  # gRPC takes it from any function
     return behavior

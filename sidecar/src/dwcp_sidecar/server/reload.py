@@ -18,7 +18,7 @@ from dwcp_sidecar.server.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
-_MANIFEST = "manifest.json"
+_MANIFEST = "manifest.json"  # MANIFEST of `model_set`, which brings ONNX Runtime along
 
 Signature = tuple[tuple[object, ...], ...]
 """What a look at a folder saw: two that are equal saw the same files."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import grpc
 import numpy as np
 
 from dwcp.anomaly.v1 import scoring_pb2
@@ -76,17 +77,18 @@ class Servicer:
         return response
 
 
-def operations(reload: Callable[[], tuple[str, bool]], refusal: StatusError | None) -> list[Method]:
+def operations(reload: Callable[[], tuple[str, bool]], *, allowed: bool) -> list[Method]:
     """The methods of OperationsService.
 
     Args:
         reload: opens what the folder holds; gives the id in use then and whether it changed, or raises ContractError.
-        refusal: raised instead, where whoever can call is not to be trusted with it (R6).
+        allowed: whether whoever can call is to be trusted with it (R6); else it is PERMISSION_DENIED.
     """
 
     def answer(request: scoring_pb2.ReloadRequest) -> scoring_pb2.ReloadResponse:
-        if refusal is not None:
-            raise refusal
+        if not allowed:
+            why = "Reload is answered on loopback addresses, unix sockets and over mutual TLS alone"
+            raise StatusError(grpc.StatusCode.PERMISSION_DENIED, why)
         id, changed = reload()
         return scoring_pb2.ReloadResponse(model_set_id=id, changed=changed)
 

@@ -12,6 +12,7 @@ import numpy as np
 from dwcp.anomaly.v1 import errors_pb2, scoring_pb2
 from dwcp_sidecar import detectors
 from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.limits import MAX_SERIES_BYTES, MAX_STREAM_SAMPLES
 from dwcp_sidecar.model import Model
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.server.calls import StatusError
@@ -20,12 +21,6 @@ from dwcp_sidecar.server.messages import check_id, count_batch, count_one, expla
 from dwcp_sidecar.server.metrics import Metrics
 from dwcp_sidecar.server.settings import Limits
 from dwcp_sidecar.verdicts import Explain, Verdict
-
-MAX_SAMPLES = 4096
-"""Most samples in one request of a stream (ST7)."""
-
-MAX_SERIES_BYTES = 256
-"""Longest name of a series, in UTF-8 (ST7)."""
 
 
 class Window:
@@ -105,8 +100,8 @@ class _Session:
         if models is not self._models:
             check_id(models, self._id, "settings.model_set_id")
             self._use(models)
-        if len(request.samples) > MAX_SAMPLES:
-            what = f"{len(request.samples)} samples; at most {MAX_SAMPLES} fit in one request of a stream"
+        if len(request.samples) > MAX_STREAM_SAMPLES:
+            what = f"{len(request.samples)} samples; at most {MAX_STREAM_SAMPLES} fit in one request of a stream"
             raise ContractError("BATCH_TOO_LARGE", "samples", what)
         batches = [_Batch(model) for model in self._scored]
         outcomes = [self._take(index, sample, batches) for index, sample in enumerate(request.samples)]
@@ -284,4 +279,4 @@ def _invalid(field: str, message: str) -> ContractError:
 
 
 def _info(error: ContractError) -> errors_pb2.ErrorInfo:
-    return errors_pb2.ErrorInfo(code=error.number, field=error.field, message=error.message)  # type: ignore[arg-type]
+    return errors_pb2.ErrorInfo(code=error.number, field=error.field, message=error.message)  # type: ignore[arg-type]  # an enum is a number

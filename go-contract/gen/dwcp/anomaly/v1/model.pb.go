@@ -34,6 +34,12 @@ const (
 	Detector_DETECTOR_ISOLATION_FOREST Detector = 1
 	// Scores a window of samples (rules LA1 to LA8).
 	Detector_DETECTOR_LSTM_AUTOENCODER Detector = 2
+	// Scores one sample (rules DA1 to DA6).
+	Detector_DETECTOR_DENSE_AUTOENCODER Detector = 3
+	// Scores one sample (rules LF1 to LF7).
+	Detector_DETECTOR_LOCAL_OUTLIER_FACTOR Detector = 4
+	// Scores one sample (rules SV1 to SV6).
+	Detector_DETECTOR_ONE_CLASS_SVM Detector = 5
 )
 
 // Enum value maps for Detector.
@@ -42,11 +48,17 @@ var (
 		0: "DETECTOR_UNSPECIFIED",
 		1: "DETECTOR_ISOLATION_FOREST",
 		2: "DETECTOR_LSTM_AUTOENCODER",
+		3: "DETECTOR_DENSE_AUTOENCODER",
+		4: "DETECTOR_LOCAL_OUTLIER_FACTOR",
+		5: "DETECTOR_ONE_CLASS_SVM",
 	}
 	Detector_value = map[string]int32{
-		"DETECTOR_UNSPECIFIED":      0,
-		"DETECTOR_ISOLATION_FOREST": 1,
-		"DETECTOR_LSTM_AUTOENCODER": 2,
+		"DETECTOR_UNSPECIFIED":          0,
+		"DETECTOR_ISOLATION_FOREST":     1,
+		"DETECTOR_LSTM_AUTOENCODER":     2,
+		"DETECTOR_DENSE_AUTOENCODER":    3,
+		"DETECTOR_LOCAL_OUTLIER_FACTOR": 4,
+		"DETECTOR_ONE_CLASS_SVM":        5,
 	}
 )
 
@@ -355,7 +367,7 @@ type Graph struct {
 	Available bool `protobuf:"varint,2,opt,name=available,proto3" json:"available,omitempty"`
 	// Why there is no graph, empty when there is one.
 	UnavailableReason string `protobuf:"bytes,3,opt,name=unavailable_reason,json=unavailableReason,proto3" json:"unavailable_reason,omitempty"`
-	// Node list and names that readers rely on: `forest.v1`, `lstm.v1`, `lstm.float32.v1` (rule G1).
+	// Node list and names that readers rely on: `forest.v1`, `lstm.v1`, `lstm.float32.v1`, `dense.v1`, `neighbors.v1`, `svm.v1` (rule G2).
 	Layout string `protobuf:"bytes,4,opt,name=layout,proto3" json:"layout,omitempty"`
 	// Operator type to count, asserted at export and at every load (rule G2).
 	OperatorCounts map[string]uint32 `protobuf:"bytes,5,rep,name=operator_counts,json=operatorCounts,proto3" json:"operator_counts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
@@ -565,6 +577,189 @@ func (x *LstmParameters) GetThresholdPercentile() float64 {
 	return 0
 }
 
+// What only a dense autoencoder has.
+type DenseParameters struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Units of the hidden layers, from the first after the input to the last before the output.
+	Units []uint32 `protobuf:"varint,1,rep,packed,name=units,proto3" json:"units,omitempty"`
+	// Activation of the hidden layers: `relu` or `tanh`. The output layer has none (rule DA1).
+	Activation string `protobuf:"bytes,2,opt,name=activation,proto3" json:"activation,omitempty"`
+	// Percentile of training reconstruction errors that became the threshold.
+	ThresholdPercentile float64 `protobuf:"fixed64,3,opt,name=threshold_percentile,json=thresholdPercentile,proto3" json:"threshold_percentile,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *DenseParameters) Reset() {
+	*x = DenseParameters{}
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DenseParameters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DenseParameters) ProtoMessage() {}
+
+func (x *DenseParameters) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DenseParameters.ProtoReflect.Descriptor instead.
+func (*DenseParameters) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DenseParameters) GetUnits() []uint32 {
+	if x != nil {
+		return x.Units
+	}
+	return nil
+}
+
+func (x *DenseParameters) GetActivation() string {
+	if x != nil {
+		return x.Activation
+	}
+	return ""
+}
+
+func (x *DenseParameters) GetThresholdPercentile() float64 {
+	if x != nil {
+		return x.ThresholdPercentile
+	}
+	return 0
+}
+
+// What only a local outlier factor has.
+type NeighborParameters struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of neighbours that a sample is compared with (rule LF2).
+	NNeighbors uint32 `protobuf:"varint,1,opt,name=n_neighbors,json=nNeighbors,proto3" json:"n_neighbors,omitempty"`
+	// Number of training rows that neighbours are looked for among.
+	Rows          uint32 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NeighborParameters) Reset() {
+	*x = NeighborParameters{}
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NeighborParameters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NeighborParameters) ProtoMessage() {}
+
+func (x *NeighborParameters) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NeighborParameters.ProtoReflect.Descriptor instead.
+func (*NeighborParameters) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *NeighborParameters) GetNNeighbors() uint32 {
+	if x != nil {
+		return x.NNeighbors
+	}
+	return 0
+}
+
+func (x *NeighborParameters) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+// What only a one-class SVM has.
+type SvmParameters struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Rate of the kernel exp(-gamma * squared distance), scaled units (rule SV1).
+	Gamma float64 `protobuf:"fixed64,1,opt,name=gamma,proto3" json:"gamma,omitempty"`
+	// Bound of the share of training rows outside, as in training.
+	Nu float64 `protobuf:"fixed64,2,opt,name=nu,proto3" json:"nu,omitempty"`
+	// Number of support vectors.
+	SupportVectors uint32 `protobuf:"varint,3,opt,name=support_vectors,json=supportVectors,proto3" json:"support_vectors,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *SvmParameters) Reset() {
+	*x = SvmParameters{}
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SvmParameters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SvmParameters) ProtoMessage() {}
+
+func (x *SvmParameters) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SvmParameters.ProtoReflect.Descriptor instead.
+func (*SvmParameters) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SvmParameters) GetGamma() float64 {
+	if x != nil {
+		return x.Gamma
+	}
+	return 0
+}
+
+func (x *SvmParameters) GetNu() float64 {
+	if x != nil {
+		return x.Nu
+	}
+	return 0
+}
+
+func (x *SvmParameters) GetSupportVectors() uint32 {
+	if x != nil {
+		return x.SupportVectors
+	}
+	return 0
+}
+
 // Where a model comes from.
 type TrainingRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -574,9 +769,9 @@ type TrainingRecord struct {
 	DataSource string `protobuf:"bytes,2,opt,name=data_source,json=dataSource,proto3" json:"data_source,omitempty"`
 	// Rows read, before anything was left out.
 	RowsRead uint32 `protobuf:"varint,3,opt,name=rows_read,json=rowsRead,proto3" json:"rows_read,omitempty"`
-	// Rows (forest) or windows (LSTM) that the model was fitted on.
+	// Rows, or windows, that the model was fitted on.
 	FittedOn uint32 `protobuf:"varint,4,opt,name=fitted_on,json=fittedOn,proto3" json:"fitted_on,omitempty"`
-	// Rows (forest) or windows (LSTM) held out for calibration.
+	// Rows, or windows, held out for calibration.
 	HeldOut uint32 `protobuf:"varint,5,opt,name=held_out,json=heldOut,proto3" json:"held_out,omitempty"`
 	// Reason to number of rows left out for it.
 	Dropped map[string]uint32 `protobuf:"bytes,6,rep,name=dropped,proto3" json:"dropped,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
@@ -599,7 +794,7 @@ type TrainingRecord struct {
 
 func (x *TrainingRecord) Reset() {
 	*x = TrainingRecord{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[6]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +806,7 @@ func (x *TrainingRecord) String() string {
 func (*TrainingRecord) ProtoMessage() {}
 
 func (x *TrainingRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[6]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +819,7 @@ func (x *TrainingRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrainingRecord.ProtoReflect.Descriptor instead.
 func (*TrainingRecord) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{6}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TrainingRecord) GetDataFingerprint() string {
@@ -728,7 +923,7 @@ type Series struct {
 
 func (x *Series) Reset() {
 	*x = Series{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[7]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +935,7 @@ func (x *Series) String() string {
 func (*Series) ProtoMessage() {}
 
 func (x *Series) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[7]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +948,7 @@ func (x *Series) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Series.ProtoReflect.Descriptor instead.
 func (*Series) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Series) GetValues() []float64 {
@@ -763,7 +958,7 @@ func (x *Series) GetValues() []float64 {
 	return nil
 }
 
-// `model_metadata.json` of the forest, `lstm_metadata.json` of the LSTM autoencoder.
+// `model_metadata.json` of the forest, `lstm_metadata.json` of the LSTM autoencoder, `<detector>_metadata.json` of the others.
 type ModelMetadata struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1. A reader refuses anything newer than it knows (A4).
@@ -776,9 +971,9 @@ type ModelMetadata struct {
 	FeatureNames []string `protobuf:"bytes,4,rep,name=feature_names,json=featureNames,proto3" json:"feature_names,omitempty"`
 	// Number of trees (isolation forest).
 	NEstimators *uint32 `protobuf:"varint,5,opt,name=n_estimators,json=nEstimators,proto3,oneof" json:"n_estimators,omitempty"`
-	// Share of training rows above the threshold (isolation forest).
+	// Share of training rows above the threshold (isolation forest, local outlier factor, one-class SVM).
 	Contamination *float64 `protobuf:"fixed64,6,opt,name=contamination,proto3,oneof" json:"contamination,omitempty"`
-	// Window length in samples (LSTM autoencoder).
+	// Window length in samples; unset for a detector that scores one sample.
 	Timesteps *uint32 `protobuf:"varint,7,opt,name=timesteps,proto3,oneof" json:"timesteps,omitempty"`
 	// The decision threshold on the published score (rules D1 to D3).
 	Threshold float64 `protobuf:"fixed64,8,opt,name=threshold,proto3" json:"threshold,omitempty"`
@@ -791,19 +986,22 @@ type ModelMetadata struct {
 	ReferenceValues []float64   `protobuf:"fixed64,12,rep,packed,name=reference_values,json=referenceValues,proto3" json:"reference_values,omitempty"`
 	ParityClass     ParityClass `protobuf:"varint,13,opt,name=parity_class,json=parityClass,proto3,enum=dwcp.anomaly.v1.ParityClass" json:"parity_class,omitempty"`
 	// Set in the TOLERANCE class only.
-	Tolerance     *Tolerance        `protobuf:"bytes,14,opt,name=tolerance,proto3" json:"tolerance,omitempty"`
-	Calibration   *Calibration      `protobuf:"bytes,15,opt,name=calibration,proto3" json:"calibration,omitempty"`
-	Graph         *Graph            `protobuf:"bytes,16,opt,name=graph,proto3" json:"graph,omitempty"`
-	Forest        *ForestParameters `protobuf:"bytes,17,opt,name=forest,proto3" json:"forest,omitempty"`
-	Lstm          *LstmParameters   `protobuf:"bytes,18,opt,name=lstm,proto3" json:"lstm,omitempty"`
-	Training      *TrainingRecord   `protobuf:"bytes,19,opt,name=training,proto3" json:"training,omitempty"`
+	Tolerance     *Tolerance          `protobuf:"bytes,14,opt,name=tolerance,proto3" json:"tolerance,omitempty"`
+	Calibration   *Calibration        `protobuf:"bytes,15,opt,name=calibration,proto3" json:"calibration,omitempty"`
+	Graph         *Graph              `protobuf:"bytes,16,opt,name=graph,proto3" json:"graph,omitempty"`
+	Forest        *ForestParameters   `protobuf:"bytes,17,opt,name=forest,proto3" json:"forest,omitempty"`
+	Lstm          *LstmParameters     `protobuf:"bytes,18,opt,name=lstm,proto3" json:"lstm,omitempty"`
+	Training      *TrainingRecord     `protobuf:"bytes,19,opt,name=training,proto3" json:"training,omitempty"`
+	Dense         *DenseParameters    `protobuf:"bytes,20,opt,name=dense,proto3" json:"dense,omitempty"`
+	Neighbors     *NeighborParameters `protobuf:"bytes,21,opt,name=neighbors,proto3" json:"neighbors,omitempty"`
+	Svm           *SvmParameters      `protobuf:"bytes,22,opt,name=svm,proto3" json:"svm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ModelMetadata) Reset() {
 	*x = ModelMetadata{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[8]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +1013,7 @@ func (x *ModelMetadata) String() string {
 func (*ModelMetadata) ProtoMessage() {}
 
 func (x *ModelMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[8]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +1026,7 @@ func (x *ModelMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelMetadata.ProtoReflect.Descriptor instead.
 func (*ModelMetadata) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ModelMetadata) GetSchemaVersion() uint32 {
@@ -964,6 +1162,27 @@ func (x *ModelMetadata) GetTraining() *TrainingRecord {
 	return nil
 }
 
+func (x *ModelMetadata) GetDense() *DenseParameters {
+	if x != nil {
+		return x.Dense
+	}
+	return nil
+}
+
+func (x *ModelMetadata) GetNeighbors() *NeighborParameters {
+	if x != nil {
+		return x.Neighbors
+	}
+	return nil
+}
+
+func (x *ModelMetadata) GetSvm() *SvmParameters {
+	if x != nil {
+		return x.Svm
+	}
+	return nil
+}
+
 // One file of a model set.
 type FileEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -980,7 +1199,7 @@ type FileEntry struct {
 
 func (x *FileEntry) Reset() {
 	*x = FileEntry{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[9]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1211,7 @@ func (x *FileEntry) String() string {
 func (*FileEntry) ProtoMessage() {}
 
 func (x *FileEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[9]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1224,7 @@ func (x *FileEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileEntry.ProtoReflect.Descriptor instead.
 func (*FileEntry) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FileEntry) GetPath() string {
@@ -1052,7 +1271,7 @@ type ModelEntry struct {
 
 func (x *ModelEntry) Reset() {
 	*x = ModelEntry{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[10]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1283,7 @@ func (x *ModelEntry) String() string {
 func (*ModelEntry) ProtoMessage() {}
 
 func (x *ModelEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[10]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1296,7 @@ func (x *ModelEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelEntry.ProtoReflect.Descriptor instead.
 func (*ModelEntry) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ModelEntry) GetDetector() Detector {
@@ -1123,7 +1342,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[11]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1354,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[11]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1367,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Manifest) GetSchemaVersion() uint32 {
@@ -1206,7 +1425,21 @@ const file_dwcp_anomaly_v1_model_proto_rawDesc = "" +
 	"\x0eLstmParameters\x12\x14\n" +
 	"\x05units\x18\x01 \x03(\rR\x05units\x12!\n" +
 	"\fencoding_dim\x18\x02 \x01(\rR\vencodingDim\x121\n" +
-	"\x14threshold_percentile\x18\x03 \x01(\x01R\x13thresholdPercentile\"\x9b\a\n" +
+	"\x14threshold_percentile\x18\x03 \x01(\x01R\x13thresholdPercentile\"z\n" +
+	"\x0fDenseParameters\x12\x14\n" +
+	"\x05units\x18\x01 \x03(\rR\x05units\x12\x1e\n" +
+	"\n" +
+	"activation\x18\x02 \x01(\tR\n" +
+	"activation\x121\n" +
+	"\x14threshold_percentile\x18\x03 \x01(\x01R\x13thresholdPercentile\"I\n" +
+	"\x12NeighborParameters\x12\x1f\n" +
+	"\vn_neighbors\x18\x01 \x01(\rR\n" +
+	"nNeighbors\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\rR\x04rows\"^\n" +
+	"\rSvmParameters\x12\x14\n" +
+	"\x05gamma\x18\x01 \x01(\x01R\x05gamma\x12\x0e\n" +
+	"\x02nu\x18\x02 \x01(\x01R\x02nu\x12'\n" +
+	"\x0fsupport_vectors\x18\x03 \x01(\rR\x0esupportVectors\"\x9b\a\n" +
 	"\x0eTrainingRecord\x12)\n" +
 	"\x10data_fingerprint\x18\x01 \x01(\tR\x0fdataFingerprint\x12\x1f\n" +
 	"\vdata_source\x18\x02 \x01(\tR\n" +
@@ -1236,7 +1469,7 @@ const file_dwcp_anomaly_v1_model_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\" \n" +
 	"\x06Series\x12\x16\n" +
-	"\x06values\x18\x01 \x03(\x01R\x06values\"\xc0\a\n" +
+	"\x06values\x18\x01 \x03(\x01R\x06values\"\xed\b\n" +
 	"\rModelMetadata\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\rR\rschemaVersion\x12\x1d\n" +
 	"\n" +
@@ -1259,7 +1492,10 @@ const file_dwcp_anomaly_v1_model_proto_rawDesc = "" +
 	"\x05graph\x18\x10 \x01(\v2\x16.dwcp.anomaly.v1.GraphR\x05graph\x129\n" +
 	"\x06forest\x18\x11 \x01(\v2!.dwcp.anomaly.v1.ForestParametersR\x06forest\x123\n" +
 	"\x04lstm\x18\x12 \x01(\v2\x1f.dwcp.anomaly.v1.LstmParametersR\x04lstm\x12;\n" +
-	"\btraining\x18\x13 \x01(\v2\x1f.dwcp.anomaly.v1.TrainingRecordR\btrainingB\x0f\n" +
+	"\btraining\x18\x13 \x01(\v2\x1f.dwcp.anomaly.v1.TrainingRecordR\btraining\x126\n" +
+	"\x05dense\x18\x14 \x01(\v2 .dwcp.anomaly.v1.DenseParametersR\x05dense\x12A\n" +
+	"\tneighbors\x18\x15 \x01(\v2#.dwcp.anomaly.v1.NeighborParametersR\tneighbors\x120\n" +
+	"\x03svm\x18\x16 \x01(\v2\x1e.dwcp.anomaly.v1.SvmParametersR\x03svmB\x0f\n" +
 	"\r_n_estimatorsB\x10\n" +
 	"\x0e_contaminationB\f\n" +
 	"\n" +
@@ -1278,11 +1514,14 @@ const file_dwcp_anomaly_v1_model_proto_rawDesc = "" +
 	"\bManifest\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\rR\rschemaVersion\x123\n" +
 	"\x06models\x18\x02 \x03(\v2\x1b.dwcp.anomaly.v1.ModelEntryR\x06models\x120\n" +
-	"\x05files\x18\x03 \x03(\v2\x1a.dwcp.anomaly.v1.FileEntryR\x05files*b\n" +
+	"\x05files\x18\x03 \x03(\v2\x1a.dwcp.anomaly.v1.FileEntryR\x05files*\xc1\x01\n" +
 	"\bDetector\x12\x18\n" +
 	"\x14DETECTOR_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19DETECTOR_ISOLATION_FOREST\x10\x01\x12\x1d\n" +
-	"\x19DETECTOR_LSTM_AUTOENCODER\x10\x02*_\n" +
+	"\x19DETECTOR_LSTM_AUTOENCODER\x10\x02\x12\x1e\n" +
+	"\x1aDETECTOR_DENSE_AUTOENCODER\x10\x03\x12!\n" +
+	"\x1dDETECTOR_LOCAL_OUTLIER_FACTOR\x10\x04\x12\x1a\n" +
+	"\x16DETECTOR_ONE_CLASS_SVM\x10\x05*_\n" +
 	"\vParityClass\x12\x1c\n" +
 	"\x18PARITY_CLASS_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12PARITY_CLASS_EXACT\x10\x01\x12\x1a\n" +
@@ -1305,37 +1544,40 @@ func file_dwcp_anomaly_v1_model_proto_rawDescGZIP() []byte {
 }
 
 var file_dwcp_anomaly_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_dwcp_anomaly_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_dwcp_anomaly_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_dwcp_anomaly_v1_model_proto_goTypes = []any{
-	(Detector)(0),            // 0: dwcp.anomaly.v1.Detector
-	(ParityClass)(0),         // 1: dwcp.anomaly.v1.ParityClass
-	(FileRole)(0),            // 2: dwcp.anomaly.v1.FileRole
-	(*Scaler)(nil),           // 3: dwcp.anomaly.v1.Scaler
-	(*Tolerance)(nil),        // 4: dwcp.anomaly.v1.Tolerance
-	(*Calibration)(nil),      // 5: dwcp.anomaly.v1.Calibration
-	(*Graph)(nil),            // 6: dwcp.anomaly.v1.Graph
-	(*ForestParameters)(nil), // 7: dwcp.anomaly.v1.ForestParameters
-	(*LstmParameters)(nil),   // 8: dwcp.anomaly.v1.LstmParameters
-	(*TrainingRecord)(nil),   // 9: dwcp.anomaly.v1.TrainingRecord
-	(*Series)(nil),           // 10: dwcp.anomaly.v1.Series
-	(*ModelMetadata)(nil),    // 11: dwcp.anomaly.v1.ModelMetadata
-	(*FileEntry)(nil),        // 12: dwcp.anomaly.v1.FileEntry
-	(*ModelEntry)(nil),       // 13: dwcp.anomaly.v1.ModelEntry
-	(*Manifest)(nil),         // 14: dwcp.anomaly.v1.Manifest
-	nil,                      // 15: dwcp.anomaly.v1.Graph.OperatorCountsEntry
-	nil,                      // 16: dwcp.anomaly.v1.TrainingRecord.DroppedEntry
-	nil,                      // 17: dwcp.anomaly.v1.TrainingRecord.HyperparametersEntry
-	nil,                      // 18: dwcp.anomaly.v1.TrainingRecord.HistoryEntry
-	nil,                      // 19: dwcp.anomaly.v1.TrainingRecord.LibraryVersionsEntry
-	(*FeatureSchema)(nil),    // 20: dwcp.anomaly.v1.FeatureSchema
+	(Detector)(0),              // 0: dwcp.anomaly.v1.Detector
+	(ParityClass)(0),           // 1: dwcp.anomaly.v1.ParityClass
+	(FileRole)(0),              // 2: dwcp.anomaly.v1.FileRole
+	(*Scaler)(nil),             // 3: dwcp.anomaly.v1.Scaler
+	(*Tolerance)(nil),          // 4: dwcp.anomaly.v1.Tolerance
+	(*Calibration)(nil),        // 5: dwcp.anomaly.v1.Calibration
+	(*Graph)(nil),              // 6: dwcp.anomaly.v1.Graph
+	(*ForestParameters)(nil),   // 7: dwcp.anomaly.v1.ForestParameters
+	(*LstmParameters)(nil),     // 8: dwcp.anomaly.v1.LstmParameters
+	(*DenseParameters)(nil),    // 9: dwcp.anomaly.v1.DenseParameters
+	(*NeighborParameters)(nil), // 10: dwcp.anomaly.v1.NeighborParameters
+	(*SvmParameters)(nil),      // 11: dwcp.anomaly.v1.SvmParameters
+	(*TrainingRecord)(nil),     // 12: dwcp.anomaly.v1.TrainingRecord
+	(*Series)(nil),             // 13: dwcp.anomaly.v1.Series
+	(*ModelMetadata)(nil),      // 14: dwcp.anomaly.v1.ModelMetadata
+	(*FileEntry)(nil),          // 15: dwcp.anomaly.v1.FileEntry
+	(*ModelEntry)(nil),         // 16: dwcp.anomaly.v1.ModelEntry
+	(*Manifest)(nil),           // 17: dwcp.anomaly.v1.Manifest
+	nil,                        // 18: dwcp.anomaly.v1.Graph.OperatorCountsEntry
+	nil,                        // 19: dwcp.anomaly.v1.TrainingRecord.DroppedEntry
+	nil,                        // 20: dwcp.anomaly.v1.TrainingRecord.HyperparametersEntry
+	nil,                        // 21: dwcp.anomaly.v1.TrainingRecord.HistoryEntry
+	nil,                        // 22: dwcp.anomaly.v1.TrainingRecord.LibraryVersionsEntry
+	(*FeatureSchema)(nil),      // 23: dwcp.anomaly.v1.FeatureSchema
 }
 var file_dwcp_anomaly_v1_model_proto_depIdxs = []int32{
-	15, // 0: dwcp.anomaly.v1.Graph.operator_counts:type_name -> dwcp.anomaly.v1.Graph.OperatorCountsEntry
-	16, // 1: dwcp.anomaly.v1.TrainingRecord.dropped:type_name -> dwcp.anomaly.v1.TrainingRecord.DroppedEntry
-	17, // 2: dwcp.anomaly.v1.TrainingRecord.hyperparameters:type_name -> dwcp.anomaly.v1.TrainingRecord.HyperparametersEntry
-	18, // 3: dwcp.anomaly.v1.TrainingRecord.history:type_name -> dwcp.anomaly.v1.TrainingRecord.HistoryEntry
-	19, // 4: dwcp.anomaly.v1.TrainingRecord.library_versions:type_name -> dwcp.anomaly.v1.TrainingRecord.LibraryVersionsEntry
-	20, // 5: dwcp.anomaly.v1.ModelMetadata.feature_schema:type_name -> dwcp.anomaly.v1.FeatureSchema
+	18, // 0: dwcp.anomaly.v1.Graph.operator_counts:type_name -> dwcp.anomaly.v1.Graph.OperatorCountsEntry
+	19, // 1: dwcp.anomaly.v1.TrainingRecord.dropped:type_name -> dwcp.anomaly.v1.TrainingRecord.DroppedEntry
+	20, // 2: dwcp.anomaly.v1.TrainingRecord.hyperparameters:type_name -> dwcp.anomaly.v1.TrainingRecord.HyperparametersEntry
+	21, // 3: dwcp.anomaly.v1.TrainingRecord.history:type_name -> dwcp.anomaly.v1.TrainingRecord.HistoryEntry
+	22, // 4: dwcp.anomaly.v1.TrainingRecord.library_versions:type_name -> dwcp.anomaly.v1.TrainingRecord.LibraryVersionsEntry
+	23, // 5: dwcp.anomaly.v1.ModelMetadata.feature_schema:type_name -> dwcp.anomaly.v1.FeatureSchema
 	3,  // 6: dwcp.anomaly.v1.ModelMetadata.scaler:type_name -> dwcp.anomaly.v1.Scaler
 	1,  // 7: dwcp.anomaly.v1.ModelMetadata.parity_class:type_name -> dwcp.anomaly.v1.ParityClass
 	4,  // 8: dwcp.anomaly.v1.ModelMetadata.tolerance:type_name -> dwcp.anomaly.v1.Tolerance
@@ -1343,17 +1585,20 @@ var file_dwcp_anomaly_v1_model_proto_depIdxs = []int32{
 	6,  // 10: dwcp.anomaly.v1.ModelMetadata.graph:type_name -> dwcp.anomaly.v1.Graph
 	7,  // 11: dwcp.anomaly.v1.ModelMetadata.forest:type_name -> dwcp.anomaly.v1.ForestParameters
 	8,  // 12: dwcp.anomaly.v1.ModelMetadata.lstm:type_name -> dwcp.anomaly.v1.LstmParameters
-	9,  // 13: dwcp.anomaly.v1.ModelMetadata.training:type_name -> dwcp.anomaly.v1.TrainingRecord
-	2,  // 14: dwcp.anomaly.v1.FileEntry.role:type_name -> dwcp.anomaly.v1.FileRole
-	0,  // 15: dwcp.anomaly.v1.ModelEntry.detector:type_name -> dwcp.anomaly.v1.Detector
-	13, // 16: dwcp.anomaly.v1.Manifest.models:type_name -> dwcp.anomaly.v1.ModelEntry
-	12, // 17: dwcp.anomaly.v1.Manifest.files:type_name -> dwcp.anomaly.v1.FileEntry
-	10, // 18: dwcp.anomaly.v1.TrainingRecord.HistoryEntry.value:type_name -> dwcp.anomaly.v1.Series
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	12, // 13: dwcp.anomaly.v1.ModelMetadata.training:type_name -> dwcp.anomaly.v1.TrainingRecord
+	9,  // 14: dwcp.anomaly.v1.ModelMetadata.dense:type_name -> dwcp.anomaly.v1.DenseParameters
+	10, // 15: dwcp.anomaly.v1.ModelMetadata.neighbors:type_name -> dwcp.anomaly.v1.NeighborParameters
+	11, // 16: dwcp.anomaly.v1.ModelMetadata.svm:type_name -> dwcp.anomaly.v1.SvmParameters
+	2,  // 17: dwcp.anomaly.v1.FileEntry.role:type_name -> dwcp.anomaly.v1.FileRole
+	0,  // 18: dwcp.anomaly.v1.ModelEntry.detector:type_name -> dwcp.anomaly.v1.Detector
+	16, // 19: dwcp.anomaly.v1.Manifest.models:type_name -> dwcp.anomaly.v1.ModelEntry
+	15, // 20: dwcp.anomaly.v1.Manifest.files:type_name -> dwcp.anomaly.v1.FileEntry
+	13, // 21: dwcp.anomaly.v1.TrainingRecord.HistoryEntry.value:type_name -> dwcp.anomaly.v1.Series
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_dwcp_anomaly_v1_model_proto_init() }
@@ -1362,14 +1607,14 @@ func file_dwcp_anomaly_v1_model_proto_init() {
 		return
 	}
 	file_dwcp_anomaly_v1_features_proto_init()
-	file_dwcp_anomaly_v1_model_proto_msgTypes[8].OneofWrappers = []any{}
+	file_dwcp_anomaly_v1_model_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dwcp_anomaly_v1_model_proto_rawDesc), len(file_dwcp_anomaly_v1_model_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   17,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -137,7 +137,7 @@ type BatchLayout int32
 const (
 	// As BATCH_LAYOUT_WINDOWS.
 	BatchLayout_BATCH_LAYOUT_UNSPECIFIED BatchLayout = 0
-	// Independent items: each row (forest) or each run of `timesteps` rows (LSTM autoencoder) is scored.
+	// Independent items: each row, or each run of `timesteps` rows for a detector with a window, is scored.
 	BatchLayout_BATCH_LAYOUT_WINDOWS BatchLayout = 1
 	// One series, oldest first: every row from the first full window on is scored.
 	BatchLayout_BATCH_LAYOUT_SERIES BatchLayout = 2
@@ -188,7 +188,7 @@ func (BatchLayout) EnumDescriptor() ([]byte, []int) {
 type ScoreRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Detector Detector               `protobuf:"varint,1,opt,name=detector,proto3,enum=dwcp.anomaly.v1.Detector" json:"detector,omitempty"`
-	// Oldest first. A forest scores the last one, an LSTM autoencoder the last full window (rules W1 to W4).
+	// Oldest first. The last one is scored, or the last full window (rules W1 to W4).
 	Samples []*Sample `protobuf:"bytes,2,rep,name=samples,proto3" json:"samples,omitempty"`
 	Explain Explain   `protobuf:"varint,3,opt,name=explain,proto3,enum=dwcp.anomaly.v1.Explain" json:"explain,omitempty"`
 	// When set: refuse with MODEL_SET_MISMATCH unless this is the set in use.

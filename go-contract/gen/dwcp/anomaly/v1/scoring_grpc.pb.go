@@ -36,7 +36,7 @@ const (
 // Errors carry google.rpc.ErrorInfo (domain `dwcp.anomaly`, reason = name of the ErrorCode) and, when a field of the
 // request is at fault, google.rpc.BadRequest with the field's path (rules E1 to E4).
 type ScoringServiceClient interface {
-	// Scores one sample (isolation forest) or one window (LSTM autoencoder).
+	// Scores one sample, or one window for a detector that has one.
 	Score(ctx context.Context, in *ScoreRequest, opts ...grpc.CallOption) (*ScoreResponse, error)
 	// Scores many samples or windows at once, to the same bits as Score.
 	ScoreBatch(ctx context.Context, in *ScoreBatchRequest, opts ...grpc.CallOption) (*ScoreBatchResponse, error)
@@ -107,7 +107,7 @@ func (c *scoringServiceClient) GetModelSet(ctx context.Context, in *GetModelSetR
 // Errors carry google.rpc.ErrorInfo (domain `dwcp.anomaly`, reason = name of the ErrorCode) and, when a field of the
 // request is at fault, google.rpc.BadRequest with the field's path (rules E1 to E4).
 type ScoringServiceServer interface {
-	// Scores one sample (isolation forest) or one window (LSTM autoencoder).
+	// Scores one sample, or one window for a detector that has one.
 	Score(context.Context, *ScoreRequest) (*ScoreResponse, error)
 	// Scores many samples or windows at once, to the same bits as Score.
 	ScoreBatch(context.Context, *ScoreBatchRequest) (*ScoreBatchResponse, error)

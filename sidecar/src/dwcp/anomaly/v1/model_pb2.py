@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from dwcp.anomaly.v1 import features_pb2 as dwcp_dot_anomaly_dot_v1_dot_features__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64wcp/anomaly/v1/model.proto\x12\x0f\x64wcp.anomaly.v1\x1a\x1e\x64wcp/anomaly/v1/features.proto\"%\n\x06Scaler\x12\x0c\n\x04mean\x18\x01 \x03(\x01\x12\r\n\x05scale\x18\x02 \x03(\x01\"7\n\tTolerance\x12\x16\n\x0erelative_score\x18\x01 \x01(\x01\x12\x12\n\nguard_band\x18\x02 \x01(\x01\"-\n\x0b\x43\x61libration\x12\x0e\n\x06scores\x18\x01 \x03(\x02\x12\x0e\n\x06source\x18\x02 \x01(\t\"\xe3\x01\n\x05Graph\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x1a\n\x12unavailable_reason\x18\x03 \x01(\t\x12\x0e\n\x06layout\x18\x04 \x01(\t\x12\x43\n\x0foperator_counts\x18\x05 \x03(\x0b\x32*.dwcp.anomaly.v1.Graph.OperatorCountsEntry\x12\x11\n\tprecision\x18\x06 \x01(\t\x1a\x35\n\x13OperatorCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"T\n\x10\x46orestParameters\x12\x13\n\x0bmax_samples\x18\x01 \x01(\r\x12\x17\n\x0f\x64\x65pth_threshold\x18\x02 \x01(\x01\x12\x12\n\nscore_rate\x18\x03 \x01(\x01\"S\n\x0eLstmParameters\x12\r\n\x05units\x18\x01 \x03(\r\x12\x14\n\x0c\x65ncoding_dim\x18\x02 \x01(\r\x12\x1c\n\x14threshold_percentile\x18\x03 \x01(\x01\"\xce\x05\n\x0eTrainingRecord\x12\x18\n\x10\x64\x61ta_fingerprint\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x61ta_source\x18\x02 \x01(\t\x12\x11\n\trows_read\x18\x03 \x01(\r\x12\x11\n\tfitted_on\x18\x04 \x01(\r\x12\x10\n\x08held_out\x18\x05 \x01(\r\x12=\n\x07\x64ropped\x18\x06 \x03(\x0b\x32,.dwcp.anomaly.v1.TrainingRecord.DroppedEntry\x12\x17\n\x0f\x66irst_timestamp\x18\x07 \x01(\t\x12\x16\n\x0elast_timestamp\x18\x08 \x01(\t\x12\x10\n\x08warnings\x18\t \x03(\t\x12\x0c\n\x04seed\x18\n \x01(\r\x12M\n\x0fhyperparameters\x18\x0b \x03(\x0b\x32\x34.dwcp.anomaly.v1.TrainingRecord.HyperparametersEntry\x12=\n\x07history\x18\x0c \x03(\x0b\x32,.dwcp.anomaly.v1.TrainingRecord.HistoryEntry\x12N\n\x10library_versions\x18\r \x03(\x0b\x32\x34.dwcp.anomaly.v1.TrainingRecord.LibraryVersionsEntry\x1a.\n\x0c\x44roppedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a\x36\n\x14HyperparametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aG\n\x0cHistoryEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.dwcp.anomaly.v1.Series:\x02\x38\x01\x1a\x36\n\x14LibraryVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x18\n\x06Series\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\xdf\x05\n\rModelMetadata\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12\x12\n\nmodel_type\x18\x02 \x01(\t\x12\x12\n\nn_features\x18\x03 \x01(\r\x12\x15\n\rfeature_names\x18\x04 \x03(\t\x12\x19\n\x0cn_estimators\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rcontamination\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\ttimesteps\x18\x07 \x01(\rH\x02\x88\x01\x01\x12\x11\n\tthreshold\x18\x08 \x01(\x01\x12\x36\n\x0e\x66\x65\x61ture_schema\x18\t \x01(\x0b\x32\x1e.dwcp.anomaly.v1.FeatureSchema\x12\x17\n\x0f\x63\x61\x64\x65nce_seconds\x18\n \x01(\x01\x12\'\n\x06scaler\x18\x0b \x01(\x0b\x32\x17.dwcp.anomaly.v1.Scaler\x12\x18\n\x10reference_values\x18\x0c \x03(\x01\x12\x32\n\x0cparity_class\x18\r \x01(\x0e\x32\x1c.dwcp.anomaly.v1.ParityClass\x12-\n\ttolerance\x18\x0e \x01(\x0b\x32\x1a.dwcp.anomaly.v1.Tolerance\x12\x31\n\x0b\x63\x61libration\x18\x0f \x01(\x0b\x32\x1c.dwcp.anomaly.v1.Calibration\x12%\n\x05graph\x18\x10 \x01(\x0b\x32\x16.dwcp.anomaly.v1.Graph\x12\x31\n\x06\x66orest\x18\x11 \x01(\x0b\x32!.dwcp.anomaly.v1.ForestParameters\x12-\n\x04lstm\x18\x12 \x01(\x0b\x32\x1f.dwcp.anomaly.v1.LstmParameters\x12\x31\n\x08training\x18\x13 \x01(\x0b\x32\x1f.dwcp.anomaly.v1.TrainingRecordB\x0f\n\r_n_estimatorsB\x10\n\x0e_contaminationB\x0c\n\n_timesteps\"`\n\tFileEntry\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\'\n\x04role\x18\x04 \x01(\x0e\x32\x19.dwcp.anomaly.v1.FileRole\"j\n\nModelEntry\x12+\n\x08\x64\x65tector\x18\x01 \x01(\x0e\x32\x19.dwcp.anomaly.v1.Detector\x12\x10\n\x08metadata\x18\x02 \x01(\t\x12\r\n\x05graph\x18\x03 \x01(\t\x12\x0e\n\x06golden\x18\x04 \x01(\t\"z\n\x08Manifest\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12+\n\x06models\x18\x02 \x03(\x0b\x32\x1b.dwcp.anomaly.v1.ModelEntry\x12)\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x1a.dwcp.anomaly.v1.FileEntry*b\n\x08\x44\x65tector\x12\x18\n\x14\x44\x45TECTOR_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45TECTOR_ISOLATION_FOREST\x10\x01\x12\x1d\n\x19\x44\x45TECTOR_LSTM_AUTOENCODER\x10\x02*_\n\x0bParityClass\x12\x1c\n\x18PARITY_CLASS_UNSPECIFIED\x10\x00\x12\x16\n\x12PARITY_CLASS_EXACT\x10\x01\x12\x1a\n\x16PARITY_CLASS_TOLERANCE\x10\x02*U\n\x08\x46ileRole\x12\x19\n\x15\x46ILE_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46ILE_ROLE_SERVING\x10\x01\x12\x17\n\x13\x46ILE_ROLE_BYPRODUCT\x10\x02\x42\x35Z3dwcp.internal/anomaly/gen/dwcp/anomaly/v1;anomalyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64wcp/anomaly/v1/model.proto\x12\x0f\x64wcp.anomaly.v1\x1a\x1e\x64wcp/anomaly/v1/features.proto\"%\n\x06Scaler\x12\x0c\n\x04mean\x18\x01 \x03(\x01\x12\r\n\x05scale\x18\x02 \x03(\x01\"7\n\tTolerance\x12\x16\n\x0erelative_score\x18\x01 \x01(\x01\x12\x12\n\nguard_band\x18\x02 \x01(\x01\"-\n\x0b\x43\x61libration\x12\x0e\n\x06scores\x18\x01 \x03(\x02\x12\x0e\n\x06source\x18\x02 \x01(\t\"\xe3\x01\n\x05Graph\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x1a\n\x12unavailable_reason\x18\x03 \x01(\t\x12\x0e\n\x06layout\x18\x04 \x01(\t\x12\x43\n\x0foperator_counts\x18\x05 \x03(\x0b\x32*.dwcp.anomaly.v1.Graph.OperatorCountsEntry\x12\x11\n\tprecision\x18\x06 \x01(\t\x1a\x35\n\x13OperatorCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"T\n\x10\x46orestParameters\x12\x13\n\x0bmax_samples\x18\x01 \x01(\r\x12\x17\n\x0f\x64\x65pth_threshold\x18\x02 \x01(\x01\x12\x12\n\nscore_rate\x18\x03 \x01(\x01\"S\n\x0eLstmParameters\x12\r\n\x05units\x18\x01 \x03(\r\x12\x14\n\x0c\x65ncoding_dim\x18\x02 \x01(\r\x12\x1c\n\x14threshold_percentile\x18\x03 \x01(\x01\"R\n\x0f\x44\x65nseParameters\x12\r\n\x05units\x18\x01 \x03(\r\x12\x12\n\nactivation\x18\x02 \x01(\t\x12\x1c\n\x14threshold_percentile\x18\x03 \x01(\x01\"7\n\x12NeighborParameters\x12\x13\n\x0bn_neighbors\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\"C\n\rSvmParameters\x12\r\n\x05gamma\x18\x01 \x01(\x01\x12\n\n\x02nu\x18\x02 \x01(\x01\x12\x17\n\x0fsupport_vectors\x18\x03 \x01(\r\"\xce\x05\n\x0eTrainingRecord\x12\x18\n\x10\x64\x61ta_fingerprint\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x61ta_source\x18\x02 \x01(\t\x12\x11\n\trows_read\x18\x03 \x01(\r\x12\x11\n\tfitted_on\x18\x04 \x01(\r\x12\x10\n\x08held_out\x18\x05 \x01(\r\x12=\n\x07\x64ropped\x18\x06 \x03(\x0b\x32,.dwcp.anomaly.v1.TrainingRecord.DroppedEntry\x12\x17\n\x0f\x66irst_timestamp\x18\x07 \x01(\t\x12\x16\n\x0elast_timestamp\x18\x08 \x01(\t\x12\x10\n\x08warnings\x18\t \x03(\t\x12\x0c\n\x04seed\x18\n \x01(\r\x12M\n\x0fhyperparameters\x18\x0b \x03(\x0b\x32\x34.dwcp.anomaly.v1.TrainingRecord.HyperparametersEntry\x12=\n\x07history\x18\x0c \x03(\x0b\x32,.dwcp.anomaly.v1.TrainingRecord.HistoryEntry\x12N\n\x10library_versions\x18\r \x03(\x0b\x32\x34.dwcp.anomaly.v1.TrainingRecord.LibraryVersionsEntry\x1a.\n\x0c\x44roppedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a\x36\n\x14HyperparametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aG\n\x0cHistoryEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.dwcp.anomaly.v1.Series:\x02\x38\x01\x1a\x36\n\x14LibraryVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x18\n\x06Series\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\xf5\x06\n\rModelMetadata\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12\x12\n\nmodel_type\x18\x02 \x01(\t\x12\x12\n\nn_features\x18\x03 \x01(\r\x12\x15\n\rfeature_names\x18\x04 \x03(\t\x12\x19\n\x0cn_estimators\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rcontamination\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\ttimesteps\x18\x07 \x01(\rH\x02\x88\x01\x01\x12\x11\n\tthreshold\x18\x08 \x01(\x01\x12\x36\n\x0e\x66\x65\x61ture_schema\x18\t \x01(\x0b\x32\x1e.dwcp.anomaly.v1.FeatureSchema\x12\x17\n\x0f\x63\x61\x64\x65nce_seconds\x18\n \x01(\x01\x12\'\n\x06scaler\x18\x0b \x01(\x0b\x32\x17.dwcp.anomaly.v1.Scaler\x12\x18\n\x10reference_values\x18\x0c \x03(\x01\x12\x32\n\x0cparity_class\x18\r \x01(\x0e\x32\x1c.dwcp.anomaly.v1.ParityClass\x12-\n\ttolerance\x18\x0e \x01(\x0b\x32\x1a.dwcp.anomaly.v1.Tolerance\x12\x31\n\x0b\x63\x61libration\x18\x0f \x01(\x0b\x32\x1c.dwcp.anomaly.v1.Calibration\x12%\n\x05graph\x18\x10 \x01(\x0b\x32\x16.dwcp.anomaly.v1.Graph\x12\x31\n\x06\x66orest\x18\x11 \x01(\x0b\x32!.dwcp.anomaly.v1.ForestParameters\x12-\n\x04lstm\x18\x12 \x01(\x0b\x32\x1f.dwcp.anomaly.v1.LstmParameters\x12\x31\n\x08training\x18\x13 \x01(\x0b\x32\x1f.dwcp.anomaly.v1.TrainingRecord\x12/\n\x05\x64\x65nse\x18\x14 \x01(\x0b\x32 .dwcp.anomaly.v1.DenseParameters\x12\x36\n\tneighbors\x18\x15 \x01(\x0b\x32#.dwcp.anomaly.v1.NeighborParameters\x12+\n\x03svm\x18\x16 \x01(\x0b\x32\x1e.dwcp.anomaly.v1.SvmParametersB\x0f\n\r_n_estimatorsB\x10\n\x0e_contaminationB\x0c\n\n_timesteps\"`\n\tFileEntry\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\'\n\x04role\x18\x04 \x01(\x0e\x32\x19.dwcp.anomaly.v1.FileRole\"j\n\nModelEntry\x12+\n\x08\x64\x65tector\x18\x01 \x01(\x0e\x32\x19.dwcp.anomaly.v1.Detector\x12\x10\n\x08metadata\x18\x02 \x01(\t\x12\r\n\x05graph\x18\x03 \x01(\t\x12\x0e\n\x06golden\x18\x04 \x01(\t\"z\n\x08Manifest\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12+\n\x06models\x18\x02 \x03(\x0b\x32\x1b.dwcp.anomaly.v1.ModelEntry\x12)\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x1a.dwcp.anomaly.v1.FileEntry*\xc1\x01\n\x08\x44\x65tector\x12\x18\n\x14\x44\x45TECTOR_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45TECTOR_ISOLATION_FOREST\x10\x01\x12\x1d\n\x19\x44\x45TECTOR_LSTM_AUTOENCODER\x10\x02\x12\x1e\n\x1a\x44\x45TECTOR_DENSE_AUTOENCODER\x10\x03\x12!\n\x1d\x44\x45TECTOR_LOCAL_OUTLIER_FACTOR\x10\x04\x12\x1a\n\x16\x44\x45TECTOR_ONE_CLASS_SVM\x10\x05*_\n\x0bParityClass\x12\x1c\n\x18PARITY_CLASS_UNSPECIFIED\x10\x00\x12\x16\n\x12PARITY_CLASS_EXACT\x10\x01\x12\x1a\n\x16PARITY_CLASS_TOLERANCE\x10\x02*U\n\x08\x46ileRole\x12\x19\n\x15\x46ILE_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46ILE_ROLE_SERVING\x10\x01\x12\x17\n\x13\x46ILE_ROLE_BYPRODUCT\x10\x02\x42\x35Z3dwcp.internal/anomaly/gen/dwcp/anomaly/v1;anomalyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,12 +43,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGRECORD_HISTORYENTRY']._serialized_options = b'8\001'
   _globals['_TRAININGRECORD_LIBRARYVERSIONSENTRY']._loaded_options = None
   _globals['_TRAININGRECORD_LIBRARYVERSIONSENTRY']._serialized_options = b'8\001'
-  _globals['_DETECTOR']._serialized_start=2439
-  _globals['_DETECTOR']._serialized_end=2537
-  _globals['_PARITYCLASS']._serialized_start=2539
-  _globals['_PARITYCLASS']._serialized_end=2634
-  _globals['_FILEROLE']._serialized_start=2636
-  _globals['_FILEROLE']._serialized_end=2721
+  _globals['_DETECTOR']._serialized_start=2800
+  _globals['_DETECTOR']._serialized_end=2993
+  _globals['_PARITYCLASS']._serialized_start=2995
+  _globals['_PARITYCLASS']._serialized_end=3090
+  _globals['_FILEROLE']._serialized_start=3092
+  _globals['_FILEROLE']._serialized_end=3177
   _globals['_SCALER']._serialized_start=80
   _globals['_SCALER']._serialized_end=117
   _globals['_TOLERANCE']._serialized_start=119
@@ -63,24 +63,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORESTPARAMETERS']._serialized_end=537
   _globals['_LSTMPARAMETERS']._serialized_start=539
   _globals['_LSTMPARAMETERS']._serialized_end=622
-  _globals['_TRAININGRECORD']._serialized_start=625
-  _globals['_TRAININGRECORD']._serialized_end=1343
-  _globals['_TRAININGRECORD_DROPPEDENTRY']._serialized_start=1112
-  _globals['_TRAININGRECORD_DROPPEDENTRY']._serialized_end=1158
-  _globals['_TRAININGRECORD_HYPERPARAMETERSENTRY']._serialized_start=1160
-  _globals['_TRAININGRECORD_HYPERPARAMETERSENTRY']._serialized_end=1214
-  _globals['_TRAININGRECORD_HISTORYENTRY']._serialized_start=1216
-  _globals['_TRAININGRECORD_HISTORYENTRY']._serialized_end=1287
-  _globals['_TRAININGRECORD_LIBRARYVERSIONSENTRY']._serialized_start=1289
-  _globals['_TRAININGRECORD_LIBRARYVERSIONSENTRY']._serialized_end=1343
-  _globals['_SERIES']._serialized_start=1345
-  _globals['_SERIES']._serialized_end=1369
-  _globals['_MODELMETADATA']._serialized_start=1372
-  _globals['_MODELMETADATA']._serialized_end=2107
-  _globals['_FILEENTRY']._serialized_start=2109
-  _globals['_FILEENTRY']._serialized_end=2205
-  _globals['_MODELENTRY']._serialized_start=2207
-  _globals['_MODELENTRY']._serialized_end=2313
-  _globals['_MANIFEST']._serialized_start=2315
-  _globals['_MANIFEST']._serialized_end=2437
+  _globals['_DENSEPARAMETERS']._serialized_start=624
+  _globals['_DENSEPARAMETERS']._serialized_end=706
+  _globals['_NEIGHBORPARAMETERS']._serialized_start=708
+  _globals['_NEIGHBORPARAMETERS']._serialized_end=763
+  _globals['_SVMPARAMETERS']._serialized_start=765
+  _globals['_SVMPARAMETERS']._serialized_end=832
+  _globals['_TRAININGRECORD']._serialized_start=835
+  _globals['_TRAININGRECORD']._serialized_end=1553
+  _globals['_TRAININGRECORD_DROPPEDENTRY']._serialized_start=1322
+  _globals['_TRAININGRECORD_DROPPEDENTRY']._serialized_end=1368
+  _globals['_TRAININGRECORD_HYPERPARAMETERSENTRY']._serialized_start=1370
+  _globals['_TRAININGRECORD_HYPERPARAMETERSENTRY']._serialized_end=1424
+  _globals['_TRAININGRECORD_HISTORYENTRY']._serialized_start=1426
+  _globals['_TRAININGRECORD_HISTORYENTRY']._serialized_end=1497
+  _globals['_TRAININGRECORD_LIBRARYVERSIONSENTRY']._serialized_start=1499
+  _globals['_TRAININGRECORD_LIBRARYVERSIONSENTRY']._serialized_end=1553
+  _globals['_SERIES']._serialized_start=1555
+  _globals['_SERIES']._serialized_end=1579
+  _globals['_MODELMETADATA']._serialized_start=1582
+  _globals['_MODELMETADATA']._serialized_end=2467
+  _globals['_FILEENTRY']._serialized_start=2469
+  _globals['_FILEENTRY']._serialized_end=2565
+  _globals['_MODELENTRY']._serialized_start=2567
+  _globals['_MODELENTRY']._serialized_end=2673
+  _globals['_MANIFEST']._serialized_start=2675
+  _globals['_MANIFEST']._serialized_end=2797
 # @@protoc_insertion_point(module_scope)

@@ -13,6 +13,9 @@ class Detector(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DETECTOR_UNSPECIFIED: _ClassVar[Detector]
     DETECTOR_ISOLATION_FOREST: _ClassVar[Detector]
     DETECTOR_LSTM_AUTOENCODER: _ClassVar[Detector]
+    DETECTOR_DENSE_AUTOENCODER: _ClassVar[Detector]
+    DETECTOR_LOCAL_OUTLIER_FACTOR: _ClassVar[Detector]
+    DETECTOR_ONE_CLASS_SVM: _ClassVar[Detector]
 
 class ParityClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -28,6 +31,9 @@ class FileRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 DETECTOR_UNSPECIFIED: Detector
 DETECTOR_ISOLATION_FOREST: Detector
 DETECTOR_LSTM_AUTOENCODER: Detector
+DETECTOR_DENSE_AUTOENCODER: Detector
+DETECTOR_LOCAL_OUTLIER_FACTOR: Detector
+DETECTOR_ONE_CLASS_SVM: Detector
 PARITY_CLASS_UNSPECIFIED: ParityClass
 PARITY_CLASS_EXACT: ParityClass
 PARITY_CLASS_TOLERANCE: ParityClass
@@ -102,6 +108,34 @@ class LstmParameters(_message.Message):
     threshold_percentile: float
     def __init__(self, units: _Optional[_Iterable[int]] = ..., encoding_dim: _Optional[int] = ..., threshold_percentile: _Optional[float] = ...) -> None: ...
 
+class DenseParameters(_message.Message):
+    __slots__ = ("units", "activation", "threshold_percentile")
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_PERCENTILE_FIELD_NUMBER: _ClassVar[int]
+    units: _containers.RepeatedScalarFieldContainer[int]
+    activation: str
+    threshold_percentile: float
+    def __init__(self, units: _Optional[_Iterable[int]] = ..., activation: _Optional[str] = ..., threshold_percentile: _Optional[float] = ...) -> None: ...
+
+class NeighborParameters(_message.Message):
+    __slots__ = ("n_neighbors", "rows")
+    N_NEIGHBORS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    n_neighbors: int
+    rows: int
+    def __init__(self, n_neighbors: _Optional[int] = ..., rows: _Optional[int] = ...) -> None: ...
+
+class SvmParameters(_message.Message):
+    __slots__ = ("gamma", "nu", "support_vectors")
+    GAMMA_FIELD_NUMBER: _ClassVar[int]
+    NU_FIELD_NUMBER: _ClassVar[int]
+    SUPPORT_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    gamma: float
+    nu: float
+    support_vectors: int
+    def __init__(self, gamma: _Optional[float] = ..., nu: _Optional[float] = ..., support_vectors: _Optional[int] = ...) -> None: ...
+
 class TrainingRecord(_message.Message):
     __slots__ = ("data_fingerprint", "data_source", "rows_read", "fitted_on", "held_out", "dropped", "first_timestamp", "last_timestamp", "warnings", "seed", "hyperparameters", "history", "library_versions")
     class DroppedEntry(_message.Message):
@@ -167,7 +201,7 @@ class Series(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ModelMetadata(_message.Message):
-    __slots__ = ("schema_version", "model_type", "n_features", "feature_names", "n_estimators", "contamination", "timesteps", "threshold", "feature_schema", "cadence_seconds", "scaler", "reference_values", "parity_class", "tolerance", "calibration", "graph", "forest", "lstm", "training")
+    __slots__ = ("schema_version", "model_type", "n_features", "feature_names", "n_estimators", "contamination", "timesteps", "threshold", "feature_schema", "cadence_seconds", "scaler", "reference_values", "parity_class", "tolerance", "calibration", "graph", "forest", "lstm", "training", "dense", "neighbors", "svm")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_TYPE_FIELD_NUMBER: _ClassVar[int]
     N_FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -187,6 +221,9 @@ class ModelMetadata(_message.Message):
     FOREST_FIELD_NUMBER: _ClassVar[int]
     LSTM_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
+    DENSE_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBORS_FIELD_NUMBER: _ClassVar[int]
+    SVM_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     model_type: str
     n_features: int
@@ -206,7 +243,10 @@ class ModelMetadata(_message.Message):
     forest: ForestParameters
     lstm: LstmParameters
     training: TrainingRecord
-    def __init__(self, schema_version: _Optional[int] = ..., model_type: _Optional[str] = ..., n_features: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., n_estimators: _Optional[int] = ..., contamination: _Optional[float] = ..., timesteps: _Optional[int] = ..., threshold: _Optional[float] = ..., feature_schema: _Optional[_Union[_features_pb2.FeatureSchema, _Mapping]] = ..., cadence_seconds: _Optional[float] = ..., scaler: _Optional[_Union[Scaler, _Mapping]] = ..., reference_values: _Optional[_Iterable[float]] = ..., parity_class: _Optional[_Union[ParityClass, str]] = ..., tolerance: _Optional[_Union[Tolerance, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ..., forest: _Optional[_Union[ForestParameters, _Mapping]] = ..., lstm: _Optional[_Union[LstmParameters, _Mapping]] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ...) -> None: ...
+    dense: DenseParameters
+    neighbors: NeighborParameters
+    svm: SvmParameters
+    def __init__(self, schema_version: _Optional[int] = ..., model_type: _Optional[str] = ..., n_features: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., n_estimators: _Optional[int] = ..., contamination: _Optional[float] = ..., timesteps: _Optional[int] = ..., threshold: _Optional[float] = ..., feature_schema: _Optional[_Union[_features_pb2.FeatureSchema, _Mapping]] = ..., cadence_seconds: _Optional[float] = ..., scaler: _Optional[_Union[Scaler, _Mapping]] = ..., reference_values: _Optional[_Iterable[float]] = ..., parity_class: _Optional[_Union[ParityClass, str]] = ..., tolerance: _Optional[_Union[Tolerance, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ..., forest: _Optional[_Union[ForestParameters, _Mapping]] = ..., lstm: _Optional[_Union[LstmParameters, _Mapping]] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ..., dense: _Optional[_Union[DenseParameters, _Mapping]] = ..., neighbors: _Optional[_Union[NeighborParameters, _Mapping]] = ..., svm: _Optional[_Union[SvmParameters, _Mapping]] = ...) -> None: ...
 
 class FileEntry(_message.Message):
     __slots__ = ("path", "sha256", "size", "role")

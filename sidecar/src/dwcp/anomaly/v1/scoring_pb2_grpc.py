@@ -68,7 +68,7 @@ class ScoringServiceServicer:
     """
 
     def Score(self, request, context):
-        """Scores one sample (isolation forest) or one window (LSTM autoencoder).
+        """Scores one sample, or one window for a detector that has one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dwcp_sidecar.errors import ContractError
-from dwcp_sidecar.server import flags
+from dwcp_sidecar.server import flags, grpc_environment
 
 # ONNX Runtime and gRPC are imported by the command that needs them: `--help` answers at once, `check` loads no gRPC.
 
@@ -66,7 +66,7 @@ def _fail(message: str) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said once, by us
+    grpc_environment.prepare()
     from dwcp_sidecar.server import logs
     from dwcp_sidecar.server.settings import StartError
 
@@ -98,7 +98,7 @@ def _score(arguments: argparse.Namespace) -> int:
     if arguments.address is None:
         return run(InProcess(ModelSet.open(arguments.models, threads=arguments.threads)))
 
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    grpc_environment.prepare()
     import grpc
 
     from dwcp_sidecar.client import Client
@@ -135,7 +135,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _health(arguments: argparse.Namespace) -> int:
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    grpc_environment.prepare()
     from dwcp_sidecar.probe import health
 
     serves, said = health(arguments.address, arguments.service, arguments.timeout)

@@ -1,5 +1,6 @@
 """Builds, starts and stops the server."""
 
+import logging
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ from dwcp_sidecar import detectors
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.server import oip, tcp, tls, unix_socket
 from dwcp_sidecar.server.calls import Calls
+from dwcp_sidecar.server.event_loop import EventLoop, event_loop_fits
 from dwcp_sidecar.server.gate import Gate
 from dwcp_sidecar.server.live import Live
 from dwcp_sidecar.server.metrics import Metrics
@@ -22,6 +24,8 @@ from dwcp_sidecar.server.servicer import OPERATIONS, SERVICE, Servicer, operatio
 from dwcp_sidecar.server.settings import MAX_MESSAGE_BYTES, Settings, StartError
 from dwcp_sidecar.server.streams import Streams
 from dwcp_sidecar.server.tracing import Tracer
+
+_log = logging.getLogger(__name__)
 
 _MAX_STREAMS_OF_A_CONNECTION = 100
 """Calls that one connection may have open; its client waits with further ones. Keeps one client from all the places."""
@@ -133,7 +137,12 @@ class App:
             self.remove_socket()
             raise
         self._live.listen(self._set_health)
-        self._server.start()
+        if event_loop_fits():
+            self.gate.unary.loop = loop = EventLoop(self._server)
+            loop.start()
+        else:
+            _log.info("grpcio %s is not the version of requirements/: calls take a little longer", grpc.__version__)
+            self._server.start()
         if self._certificates is not None:
             threading.Thread(target=self._look_at_certificates, args=(self._certificates,), daemon=True).start()
 

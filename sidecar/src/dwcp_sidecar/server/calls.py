@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.server import gate as gates
 from dwcp_sidecar.server import status
+from dwcp_sidecar.server.event_loop import arrived
 from dwcp_sidecar.server.gate import Gate
 from dwcp_sidecar.server.metrics import Metrics
 from dwcp_sidecar.server.tracing import Tracer
@@ -99,7 +100,7 @@ class Calls(grpc.GenericRpcHandler):
         run, name, metrics = method.run, method.name, self._metrics
 
         def call(request: Message | ContractError, context: grpc.ServicerContext) -> Message | bytes:
-            came = gates.arrived() if method.counted else time.perf_counter()
+            came = arrived() if method.counted else time.perf_counter()
             try:
                 # A call may have waited for a thread longer than its caller wanted to wait: nobody reads that answer.
                 # gRPC ends it by a clock that is never set; `time_remaining` goes by the one that may be.

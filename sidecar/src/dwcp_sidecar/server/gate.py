@@ -1,47 +1,13 @@
 """Which calls are taken: limits and stopping (L2, L3, L7)."""
 
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 
+from dwcp_sidecar.server.event_loop import CallPool
 from dwcp_sidecar.server.settings import Limits
-
-_local = threading.local()
-
-
-def arrived() -> float:
-    """`time.perf_counter()` at which the call that this thread handles came in."""
-    return float(_local.arrived)
-
-
-class _CountingPool(ThreadPoolExecutor):
-    """A pool that knows how many calls it has: gRPC hands each call to `submit` as soon as it comes in."""
-
-    def __init__(self, threads: int, name: str) -> None:
-        super().__init__(threads, thread_name_prefix=name)
-        self._counts = threading.Lock()
-        self.pending = 0
-        self.running = 0
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        with self._counts:
-            self.pending += 1
-        return super().submit(self._run, time.perf_counter(), fn, *args, **kwargs)
-
-    def _run(self, came: float, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with self._counts:
-            self.running += 1
-        _local.arrived = came
-        try:
-            return fn(*args, **kwargs)
-        finally:
-            with self._counts:
-                self.running -= 1
-                self.pending -= 1
 
 
 class Refusal:
@@ -75,8 +41,8 @@ class Gate:
         self.limits = limits
         self.draining = False
         self._sending: set[object] = set()
-        self.unary = _CountingPool(limits.threads, "score")
-        self.streams = _CountingPool(limits.streams, "stream")
+        self.unary = CallPool(limits.threads, "score")
+        self.streams = CallPool(limits.streams, "stream")
         self.other = ThreadPoolExecutor(16, thread_name_prefix="other")
         refusals = ThreadPoolExecutor(2, thread_name_prefix="refuse")
         exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED

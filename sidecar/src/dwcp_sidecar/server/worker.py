@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model_set import ModelSet
-from dwcp_sidecar.server import flags, logs, memory
+from dwcp_sidecar.server import flags, grpc_environment, logs, memory
 from dwcp_sidecar.server.control import Channel
 from dwcp_sidecar.server.metrics import FOLDER
 from dwcp_sidecar.server.settings import Settings, StartError
@@ -126,7 +126,7 @@ def _open_first(folders: list[Path]) -> ModelSet:
 
 def main() -> int:
     """Runs a worker on the channel that the command line names."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    grpc_environment.prepare()
     memory.limit_arenas()
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all; the supervisor says what follows
         signal.signal(number, signal.SIG_IGN)

@@ -94,14 +94,6 @@ def test_a_failed_call(tracer, exporter, code, number, status):
     assert "secret" not in seen.to_json()
 
 
-def test_a_stream_says_what_it_scored(tracer, exporter):
-    with tracer.call(SERVICE, "ScoreStream", ()) as span:
-        span.scored("lstm_autoencoder", "ef56")
-    seen = only_span(tracer, exporter)
-    assert seen.attributes["dwcp.detector"] == "lstm_autoencoder"
-    assert seen.attributes["dwcp.model_set_id"] == "ef56"
-
-
 def test_a_collector_that_is_not_there_does_not_hold_up_calls(tracer, exporter, monkeypatch):
     monkeypatch.setattr(exporter, "export", lambda spans: SpanExportResult.FAILURE)
     for _ in range(5000):
@@ -162,14 +154,22 @@ def test_a_server_process_sends_its_spans(serve, monkeypatch):
             with pytest.raises(grpc.RpcError):
                 service.Score(bad, timeout=20)
             end = time.monotonic() + 20
-            while len(collector.spans) < 2 and time.monotonic() < end:
+            settings = scoring_pb2.StreamSettings(detectors=[1])
+            first = scoring_pb2.ScoreStreamRequest(settings=settings, samples=[{"series": "a", "values": row}])
+            assert len(list(service.ScoreStream(iter([first]), timeout=20))) == 1
+            with pytest.raises(grpc.RpcError):
+                list(service.ScoreStream(iter([scoring_pb2.ScoreStreamRequest()]), timeout=20))
+            while len(collector.spans) < 4 and time.monotonic() < end:
                 time.sleep(0.05)
             model_set_id = server.model_set_id
             assert server.stop() == 0
     finally:
         receiver.stop(0).wait(20)
-    spans = {span.trace_id.hex() == TRACE: span for span in collector.spans}
-    assert len(collector.spans) == len(spans) == 2
+    assert len(collector.spans) == 4
+    streams = [span for span in collector.spans if span.name.endswith("/ScoreStream")]
+    codes = [{pair.key: pair.value.int_value for pair in span.attributes}["rpc.grpc.status_code"] for span in streams]
+    assert sorted(codes) == [0, 3]
+    spans = {span.trace_id.hex() == TRACE: span for span in collector.spans if span not in streams}
     said = {pair.key: pair.value for pair in spans[True].attributes}
     assert spans[True].parent_span_id.hex() == PARENT
     assert said["dwcp.model_set_id"].string_value == model_set_id

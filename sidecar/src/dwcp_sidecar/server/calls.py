@@ -91,7 +91,7 @@ class Calls(grpc.GenericRpcHandler):
         if method.counted:
             pool = self._gate.streams if method.stream else self._gate.unary
         if method.stream:
-            behavior = gates.in_pool(self._stream(method), pool)
+            behavior = gates.in_pool(self._traced_stream(self._stream(method), method), pool)
             return grpc.stream_stream_rpc_method_handler(behavior, _decoder(method.request), encode)
         behavior = gates.in_pool(self._unary(method), pool)
         return grpc.unary_unary_rpc_method_handler(behavior, _decoder(method.request), encode)
@@ -151,6 +151,26 @@ class Calls(grpc.GenericRpcHandler):
                     raise
                 span.answered(request, answer)
                 return answer
+
+        return traced
+
+    def _traced_stream(self, call: Callable[..., Iterator[Message]], method: Method) -> Callable[..., Any]:
+        """One span from the first to the last message: a span for each answer would cost more than the answer."""
+        if self._tracer is None:
+            return call
+        tracer = self._tracer
+
+        def traced(requests: Any, context: grpc.ServicerContext) -> Iterator[Message]:
+            with tracer.call(self._service, method.name, context.invocation_metadata()) as span:
+                try:
+                    yield from call(requests, context)
+                except Exception:
+                    span.failed(context.code())
+                    raise
+                if context.is_active():
+                    span.ended()
+                else:
+                    span.failed(grpc.StatusCode.CANCELLED)
 
         return traced
 

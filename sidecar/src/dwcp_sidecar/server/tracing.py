@@ -103,11 +103,6 @@ class Span:
         self._span = span
         self._error = error
 
-    def scored(self, detector: str, model_set_id: str) -> None:
-        """Says what was scored, and with which set."""
-        self._span.set_attribute(DETECTOR, detector)
-        self._span.set_attribute(MODEL_SET, model_set_id)
-
     def answered(self, request: Any, answer: Any) -> None:
         """The call ended well. Detector and model set are read from its messages, where they have them."""
         self._status(grpc.StatusCode.OK)
@@ -119,6 +114,10 @@ class Span:
             self._span.set_attribute(DETECTOR, detector)
         if model_set:
             self._span.set_attribute(MODEL_SET, model_set)
+
+    def ended(self) -> None:
+        """A stream ended well."""
+        self._status(grpc.StatusCode.OK)
 
     def failed(self, code: grpc.StatusCode | None) -> None:
         """The call ended with a status other than OK; None stands for UNKNOWN."""

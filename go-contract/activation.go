@@ -5,8 +5,8 @@ import (
 	"math/big"
 )
 
-// The gates need exp at about 10,000 places of a window; math.Exp would take half of the scoring time. What is computed here
-// is q = e^x - 1, because both activations follow from it without cancellation:
+// The gates need exp at about 10,000 places of a window, and an SVM at each support vector; math.Exp would take half of the scoring
+// time. What is computed here is q = e^x - 1, because both activations follow from it without cancellation:
 //
 //	sigmoid(x) = 1 / (2 + q)    with q = e^-x - 1
 //	tanh(x)    = -q / (2 + q)   with q = e^-2x - 1
@@ -74,4 +74,30 @@ func expm1All(values []float64) {
 		p := entry.tail + r + float64(r2*(low+float64(r2*high)))
 		values[i] = (s - 1) + float64(s*p)
 	}
+}
+
+// expAndExpm1 replaces every value x by e^x and gives e^x - 1, both to within 2 units in the last place for |x| <= 700. Values beyond
+// count as 700. A kernel needs both: neither follows from the other without cancellation (rules SV2, SV3).
+func expAndExpm1(values *lanes) (expm1 lanes) {
+	for i, x := range values {
+		if x > expLimit {
+			x = expLimit
+		}
+		if x < -expLimit {
+			x = -expLimit
+		}
+		shifted := float64(x*invLn2Table) + roundShift
+		k := math.Float64bits(shifted)
+		n := shifted - roundShift
+		r := x - float64(n*ln2TableHigh) - float64(n*ln2TableLow)
+		entry := &expTable[k%expTableSize]
+		s := math.Float64frombits(entry.bits + k>>expTableBits<<52)
+		r2 := float64(r * r)
+		low := 1.0/2 + float64(r*(1.0/6))
+		high := 1.0/24 + float64(r*(1.0/120)) + float64(r2*(1.0/720))
+		p := entry.tail + r + float64(r2*(low+float64(r2*high)))
+		values[i] = s + float64(s*p)
+		expm1[i] = (s - 1) + float64(s*p)
+	}
+	return expm1
 }

@@ -21,14 +21,8 @@ func (s *ModelSet) ScoreBatch(ctx context.Context, request BatchRequest, verdict
 	}
 	width := len(m.shape.names)
 	verdict.reset(count, width, request.Explain)
-	var err error
-	if fast, ok := m.engine.(batchEngine); ok {
-		err = fast.scoreBatch(request.Rows, count, stride, request.Explain, verdict)
-	} else {
-		err = m.scoreEach(ctx, request, count, stride, verdict)
-	}
-	if err != nil {
-		return refuse(CodeInternal, "", "%w", err)
+	if err := m.scoreItems(ctx, request.Rows, count, stride, request.Explain, verdict); err != nil {
+		return AsError(err)
 	}
 	if request.Detector != IsolationForest {
 		verdict.DepthSums = verdict.DepthSums[:0]
@@ -40,15 +34,18 @@ func (s *ModelSet) ScoreBatch(ctx context.Context, request BatchRequest, verdict
 	return nil
 }
 
-// scoreEach scores item by item.
-func (m *model) scoreEach(ctx context.Context, request BatchRequest, count, stride int, verdict *BatchVerdict) error {
+// scoreItems scores count items, each the first values of rows at a distance of stride values from the one before.
+func (m *model) scoreItems(ctx context.Context, rows []float64, count, stride int, explain Explain, verdict *BatchVerdict) error {
+	if fast, ok := m.engine.(batchEngine); ok {
+		return fast.scoreBatch(ctx, rows, count, stride, explain, verdict)
+	}
 	var one Verdict
 	width, window := len(m.shape.names), len(m.shape.names)*m.shape.timesteps
 	for i := range count {
 		if i%64 == 0 && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := m.engine.score(request.Rows[i*stride:][:window], request.Explain, &one); err != nil {
+		if err := m.engine.score(rows[i*stride:][:window], explain, &one); err != nil {
 			return err
 		}
 		verdict.Scores[i], verdict.IsAnomaly[i], verdict.DepthSums[i] = one.Score, one.IsAnomaly, one.DepthSum
@@ -79,4 +76,31 @@ func (v *BatchVerdict) explain(i, width int, contributions, expected []float32) 
 		copy(v.Contributions[i*width:], contributions)
 		copy(v.Expected[i*width:], expected)
 	}
+}
+
+// explainAlarms explains the anomalies among items of size values that stand stride values apart. score scores and explains windows that
+// stand side by side.
+func (v *BatchVerdict) explainAlarms(
+	rows []float64, size, stride, width int, score func(windows []float64, count int, explained *BatchVerdict) error,
+) error {
+	var alarms []float64
+	var items []int
+	for i, alarm := range v.IsAnomaly {
+		if alarm {
+			items = append(items, i)
+			alarms = append(alarms, rows[i*stride:][:size]...)
+		}
+	}
+	if len(items) == 0 {
+		return nil
+	}
+	var explained BatchVerdict
+	explained.reset(len(items), width, ExplainAlways)
+	if err := score(alarms, len(items), &explained); err != nil {
+		return err
+	}
+	for k, i := range items {
+		v.explain(i, width, explained.Contributions[k*width:][:width], explained.Expected[k*width:][:width])
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package anomaly
 
 import (
 	"context"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -44,6 +45,69 @@ func BenchmarkForest(b *testing.B)          { benchmarkScore(b, IsolationForest,
 func BenchmarkForestExplained(b *testing.B) { benchmarkScore(b, IsolationForest, ExplainAlways) }
 func BenchmarkLSTM(b *testing.B)            { benchmarkScore(b, LSTMAutoencoder, ExplainNever) }
 func BenchmarkLSTMExplained(b *testing.B)   { benchmarkScore(b, LSTMAutoencoder, ExplainAlways) }
+
+// benchmarkMade scores rows one at a time with a model of a shape that the bars are set for.
+func benchmarkMade(b *testing.B, m madeModel, explain Explain) {
+	set := m.set(b)
+	s := scaler{mean: m.meta.GetScaler().GetMean(), scale: m.meta.GetScaler().GetScale()}
+	features := len(s.mean)
+	rows := randomRows(rand.New(rand.NewPCG(1, 2)), s, 64)
+	request := Request{Detector: m.detector, Samples: make([][]float64, 1), Explain: explain}
+	var verdict Verdict
+	ctx := context.Background()
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		request.Samples[0] = rows[i%64*features:][:features]
+		if err := set.Score(ctx, request, &verdict); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func benchmarkDense(b *testing.B, activation string, explain Explain, units ...int) {
+	benchmarkMade(b, makeDense(b, rand.New(rand.NewPCG(1, 2)), 87, activation, units...), explain)
+}
+
+func BenchmarkDense64ReLU(b *testing.B) {
+	benchmarkDense(b, activationReLU, ExplainNever, 64, 32, 16, 8, 16, 32, 64)
+}
+func BenchmarkDense64Tanh(b *testing.B) {
+	benchmarkDense(b, activationTanh, ExplainNever, 64, 32, 16, 8, 16, 32, 64)
+}
+func BenchmarkDense128ReLU(b *testing.B) {
+	benchmarkDense(b, activationReLU, ExplainNever, 128, 64, 32, 16, 32, 64, 128)
+}
+func BenchmarkDense128Tanh(b *testing.B) {
+	benchmarkDense(b, activationTanh, ExplainNever, 128, 64, 32, 16, 32, 64, 128)
+}
+func BenchmarkDense128Explained(b *testing.B) {
+	benchmarkDense(b, activationTanh, ExplainAlways, 128, 64, 32, 16, 32, 64, 128)
+}
+
+// benchmarkNeighbors has 5,000 training rows. What is stored of them is made up: fitting them costs more than scoring.
+func benchmarkNeighbors(b *testing.B, features int, explain Explain) {
+	random := rand.New(rand.NewPCG(1, 2))
+	s := randomScaler(random, features)
+	w := neighborWeights{rows: randomRows(random, s, 5000), kDistance: make([]float64, 5000), density: make([]float64, 5000)}
+	for i := range w.density {
+		w.kDistance[i], w.density[i] = 1, 1
+	}
+	benchmarkMade(b, neighborsOf(b, s, 20, w), explain)
+}
+
+func BenchmarkNeighbors7(b *testing.B)          { benchmarkNeighbors(b, 7, ExplainNever) }
+func BenchmarkNeighbors7Explained(b *testing.B) { benchmarkNeighbors(b, 7, ExplainAlways) }
+func BenchmarkNeighbors87(b *testing.B)         { benchmarkNeighbors(b, 87, ExplainNever) }
+
+// benchmarkSVM has 5,000 support vectors.
+func benchmarkSVM(b *testing.B, features int, explain Explain) {
+	benchmarkMade(b, makeSVM(b, rand.New(rand.NewPCG(1, 2)), features, 5000), explain)
+}
+
+func BenchmarkSVM7(b *testing.B)          { benchmarkSVM(b, 7, ExplainNever) }
+func BenchmarkSVM7Explained(b *testing.B) { benchmarkSVM(b, 7, ExplainAlways) }
+func BenchmarkSVM87(b *testing.B)         { benchmarkSVM(b, 87, ExplainNever) }
 
 func BenchmarkExpm1(b *testing.B) {
 	values := make([]float64, 256)

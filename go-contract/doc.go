@@ -29,6 +29,20 @@
 //		log.Printf("%s: score %v, p = %v, because of %s", verdict.Level, verdict.Score, verdict.PValue, verdict.TopFeature)
 //	}
 //
+// # Detectors
+//
+// A model set holds any of them. All but the LSTM autoencoder score one sample; it scores a window (rules W1, W2).
+//
+//	name                  constant            scores                                                 layout        rules
+//	isolation_forest      IsolationForest     how soon random splits separate a sample               forest.v1     IF1 to IF8
+//	lstm_autoencoder      LSTMAutoencoder     the error of reconstructing a window                   lstm.v1       LA1 to LA8
+//	dense_autoencoder     DenseAutoencoder    the error of reconstructing a sample                   dense.v1      DA1 to DA6
+//	local_outlier_factor  LocalOutlierFactor  how thinly a sample lies, compared with its neighbours neighbors.v1  LF1 to LF7
+//	one_class_svm         OneClassSVM         how far outside the support vectors a sample lies      svm.v1        SV1 to SV6
+//
+// The local outlier factor and the SVM look at every training row they keep: time grows with rows times features. TrainForest and
+// TrainWindows fit a model in process.
+//
 // # Backends
 //
 // Three backends implement Scorer and give the same bits in the EXACT class (rule P2):
@@ -50,7 +64,8 @@
 // # Files
 //
 // model.go, manifest.go, metadata.go and golden.go open a set. onnx_reader.go and onnx_tensor.go read its graphs; graph_audit.go,
-// graph_wiring.go and the files *_graph.go and *_wiring.go audit them. isolation_forest.go and lstm_autoencoder.go score.
+// graph_wiring.go and the files *_graph.go and *_wiring.go audit them. isolation_forest.go, lstm_autoencoder.go, dense_autoencoder.go,
+// local_outlier_factor.go and one_class_svm.go score; training_rows.go and neighbors.go find what is near.
 // train*.go fit models in process. sidecar*.go ask a sidecar: connections, retries, TLS, errors and streams have a file each; fallback*.go
 // put a local set behind it. The drop-in files for the consumer are in monitoring/, the commands in cmd/.
 package anomaly

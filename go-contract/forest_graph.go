@@ -56,17 +56,10 @@ func openForest(m *onnxModel, meta *anomalyv1.ModelMetadata) (engine, error) {
 	}
 	forest := meta.GetForest()
 	references := meta.GetReferenceValues()
-	scaledReferences := make([]float64, features)
-	referenceValues := make([]float64, features)
-	for j, r := range references {
-		scaledReferences[j] = s.scale1(r, j)
-		referenceValues[j] = float64(float32(r))
-	}
 	err = errors.Join(
 		m.checkValues("score_rate", []float64{forest.GetScoreRate()}, typeFloat64),
 		m.checkValues("depth_threshold", []float64{forest.GetDepthThreshold()}, typeFloat64),
-		m.checkValues("reference_scaled", scaledReferences, typeFloat64),
-		m.checkValues("reference_values", referenceValues, typeFloat32),
+		m.checkReferences(s, references),
 	)
 	if err != nil {
 		return nil, err
@@ -81,8 +74,8 @@ func openForest(m *onnxModel, meta *anomalyv1.ModelMetadata) (engine, error) {
 	return newIsolationForest(s, trees, forest.GetScoreRate(), forest.GetDepthThreshold(), references), nil
 }
 
-// ensemble is the arrays of a TreeEnsemble node.
-type ensemble struct {
+// packedTrees are the arrays of a TreeEnsemble node.
+type packedTrees struct {
 	roots, features, trueIDs, trueLeafs, falseIDs, falseLeafs, modes, targets []int64
 	splits, weights                                                           []float64
 }
@@ -90,7 +83,7 @@ type ensemble struct {
 // trees reads and audits the TreeEnsemble node: every node and leaf belongs to exactly one tree, nothing leads backwards, depths
 // are bounded, splits are finite, weights are multiples of 2^-40 whose largest possible sum is below 2^13 (IF2, IF3).
 func (m *onnxModel) trees(features int) ([]tree, error) {
-	e, err := m.ensemble()
+	e, err := m.packedTrees()
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +112,7 @@ func (m *onnxModel) trees(features int) ([]tree, error) {
 			return nil, fmt.Errorf("leaf %d has weight %v, which is not a multiple of 2^-40, or target %d", i, w, e.targets[i])
 		}
 	}
-	walk := treeWalk{ensemble: e, seenNode: make([]bool, inner), seenLeaf: make([]bool, leaves)}
+	walk := treeWalk{packedTrees: e, seenNode: make([]bool, inner), seenLeaf: make([]bool, leaves)}
 	trees := make([]tree, 0, len(e.roots))
 	largest := 0.0
 	for k, root := range e.roots {
@@ -138,9 +131,9 @@ func (m *onnxModel) trees(features int) ([]tree, error) {
 	return trees, nil
 }
 
-// treeWalk copies trees out of an ensemble and remembers what it has seen.
+// treeWalk copies trees out of the arrays and remembers what it has seen.
 type treeWalk struct {
-	*ensemble
+	*packedTrees
 	seenNode, seenLeaf []bool
 	nodes, leaves      int
 }
@@ -201,8 +194,8 @@ func (w *treeWalk) tree(root int64) (t tree, heaviest float64, err error) {
 	return t, heaviest, nil
 }
 
-// ensemble reads the attributes of the only TreeEnsemble node.
-func (m *onnxModel) ensemble() (*ensemble, error) {
+// packedTrees reads the attributes of the only TreeEnsemble node.
+func (m *onnxModel) packedTrees() (*packedTrees, error) {
 	var node *onnxNode
 	for i := range m.nodes {
 		if m.nodes[i].opType == "TreeEnsemble" {
@@ -215,7 +208,7 @@ func (m *onnxModel) ensemble() (*ensemble, error) {
 	if node == nil || node.domain != "ai.onnx.ml" || m.opsets["ai.onnx.ml"] != 5 {
 		return nil, errors.New("no TreeEnsemble of ai.onnx.ml 5")
 	}
-	e := &ensemble{}
+	e := &packedTrees{}
 	ints := map[string]*[]int64{
 		"tree_roots": &e.roots, "nodes_featureids": &e.features, "leaf_targetids": &e.targets,
 		"nodes_truenodeids": &e.trueIDs, "nodes_trueleafs": &e.trueLeafs,

@@ -1,6 +1,7 @@
 package anomaly
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -52,6 +53,18 @@ func (m *onnxModel) scaler(meta *anomalyv1.ModelMetadata) (scaler, error) {
 	return s, nil
 }
 
+// checkReferences demands that the graph holds the reference values of the metadata, raw and scaled (rules IF6, IF8).
+func (m *onnxModel) checkReferences(s scaler, references []float64) error {
+	scaled, raw := make([]float64, len(references)), make([]float64, len(references))
+	for j, r := range references {
+		scaled[j], raw[j] = s.scale1(r, j), float64(float32(r))
+	}
+	return errors.Join(
+		m.checkValues("reference_scaled", scaled, typeFloat64),
+		m.checkValues("reference_values", raw, typeFloat32),
+	)
+}
+
 // checkValues demands that an initializer holds the values of the metadata, to the bit.
 func (m *onnxModel) checkValues(name string, want []float64, elemType int64) error {
 	got, err := m.values(name, elemType, len(want))
@@ -93,4 +106,39 @@ func (m *onnxModel) values(name string, elemType int64, elements int) ([]float64
 		return nil, fmt.Errorf("%s[%d] is %v", name, i, values[i])
 	}
 	return values, nil
+}
+
+// valueReader reads initializers and remembers the first fault.
+type valueReader struct {
+	model    *onnxModel
+	elemType int64
+	err      error
+}
+
+func (r *valueReader) read(name string, shape ...int) []float64 {
+	if r.err != nil {
+		return nil
+	}
+	elements := 1
+	dims := make([]int64, len(shape))
+	for i, d := range shape {
+		elements *= d
+		dims[i] = int64(d)
+	}
+	values, err := r.model.values(name, r.elemType, elements)
+	if err == nil && !slices.Equal(r.model.initializers[name].dims, dims) {
+		err = fmt.Errorf("%s has shape %v, not %v", name, r.model.initializers[name].dims, dims)
+	}
+	r.err = err
+	return values
+}
+
+// shared reads what all graphs but a forest's have, the scaler (rule S2) and the threshold; they must be those of the metadata to the bit.
+func (r *valueReader) shared(meta *anomalyv1.ModelMetadata) (scaler, float64) {
+	if r.err != nil {
+		return scaler{}, 0
+	}
+	s, err := r.model.scaler(meta)
+	r.err = errors.Join(err, r.model.checkValues("threshold", []float64{meta.GetThreshold()}, typeFloat64))
+	return s, meta.GetThreshold()
 }

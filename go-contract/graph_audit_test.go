@@ -2,6 +2,8 @@ package anomaly
 
 import (
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -110,6 +112,95 @@ var lstmMutations = map[string]func(m *onnxModel){
 	"gates out of order": func(m *onnxModel) { swapOutputs(m, "Split", 3) },
 }
 
+var classifierMutations = map[string]func(m *onnxModel){
+	"weight not finite":     func(m *onnxModel) { setFloat64(m.initializers["lstm_2.recurrent"], 0, math.NaN()) },
+	"weight beyond float32": func(m *onnxModel) { setFloat64(m.initializers["dense_1.kernel"], 0, 2*math.MaxFloat32) },
+	"bias beyond float32":   func(m *onnxModel) { setFloat64(m.initializers["output.bias"], 0, -1e39) },
+	"shape transposed":      func(m *onnxModel) { slices.Reverse(m.initializers["output.kernel"].dims) },
+	"threshold moved":       func(m *onnxModel) { m.initializers["threshold"].raw[0] ^= 1 },
+	"step out of order":     func(m *onnxModel) { m.initializers["step_3"].raw[0] = 4 },
+	"gates out of order":    func(m *onnxModel) { swapOutputs(m, "Split", 3) },
+	"median moved":          func(m *onnxModel) { m.initializers["reference_values"].raw[0] ^= 1 },
+	"scaled median moved":   func(m *onnxModel) { m.initializers["reference_scaled"].raw[0] ^= 1 },
+	"one is two":            func(m *onnxModel) { m.initializers["one"].setFloat64s(2) },
+	"other activation":      func(m *onnxModel) { nodeOf(m, "dense_1").opType = "Tanh" },
+	"logit not negated":     func(m *onnxModel) { nodeOf(m, "output/negative").opType = "Identity" },
+	"first state, not last": func(m *onnxModel) { nodeOf(m, "dense_1/product").inputs[0] = "lstm_2/0/hidden" },
+}
+
+// distanceMutations damage the distances of a graph (rule LF1).
+var distanceMutations = map[string]func(m *onnxModel){
+	"row not finite":         func(m *onnxModel) { setFloat64(m.initializers["rows"], 3, math.Inf(-1)) },
+	"rows transposed":        func(m *onnxModel) { slices.Reverse(m.initializers["rows"].dims) },
+	"a row too few":          func(m *onnxModel) { r := m.initializers["rows"]; r.dims[0]--; r.raw = r.raw[8*r.dims[1]:] },
+	"features out of order":  func(m *onnxModel) { swapOutputs(m, "Split", 7) },
+	"a square left out":      func(m *onnxModel) { nodeOf(m, "distance/2/sum").inputs[1] = "distance/1/square" },
+	"another order of sums":  func(m *onnxModel) { slices.Reverse(nodeOf(m, "distance/3/sum").inputs) },
+	"rows scaled by another": func(m *onnxModel) { nodeOf(m, "rows/scaled/unclamped").inputs[1] = "scaler_mean" },
+	"split along rows":       func(m *onnxModel) { nodeOf(m, "distance/0/row").attribute("axis").i = 1 },
+	"threshold moved":        func(m *onnxModel) { m.initializers["threshold"].raw[0] ^= 1 },
+}
+
+var neighborMutations = map[string]func(m *onnxModel){
+	"the farthest":            func(m *onnxModel) { nodeOf(m, "nearest/squared").attribute("largest").i = 1 },
+	"not sorted":              func(m *onnxModel) { nodeOf(m, "nearest/squared").attribute("sorted").i = 0 },
+	"another number":          func(m *onnxModel) { m.initializers["neighbors"].raw[0]++ },
+	"mean over too few":       func(m *onnxModel) { m.initializers["count"].setFloat64s(19) },
+	"negative distance":       func(m *onnxModel) { setFloat64(m.initializers["k_distance"], 0, -1e-300) },
+	"distance not finite":     func(m *onnxModel) { setFloat64(m.initializers["k_distance"], 0, math.NaN()) },
+	"density of 0":            func(m *onnxModel) { setFloat64(m.initializers["density"], 99, 0) },
+	"negative density":        func(m *onnxModel) { setFloat64(m.initializers["density"], 99, -1) },
+	"infinite density":        func(m *onnxModel) { setFloat64(m.initializers["density"], 99, math.Inf(1)) },
+	"distances as densities":  func(m *onnxModel) { nodeOf(m, "nearest/density").inputs[0] = "k_distance" },
+	"reach without neighbour": func(m *onnxModel) { nodeOf(m, "reach").inputs[0] = "nearest/distance" },
+	"another floor":           func(m *onnxModel) { m.initializers["reach_floor"].setFloat64s(0) },
+	"expected in other units": func(m *onnxModel) { nodeOf(m, "nearest/rows").inputs[0] = "rows/scaled" },
+}
+
+var svmMutations = map[string]func(m *onnxModel){
+	"alpha of 0":          func(m *onnxModel) { setFloat64(m.initializers["alpha"], 1, 0) },
+	"negative alpha":      func(m *onnxModel) { setFloat64(m.initializers["alpha"], 1, -1) },
+	"alpha not finite":    func(m *onnxModel) { setFloat64(m.initializers["alpha"], 1, math.NaN()) },
+	"alpha too large":     func(m *onnxModel) { setFloat64(m.initializers["alpha"], 1, 1e6) },
+	"gamma one bit off":   func(m *onnxModel) { m.initializers["gamma"].raw[0] ^= 1 },
+	"median moved":        func(m *onnxModel) { m.initializers["reference_values"].raw[0] ^= 1 },
+	"scaled median moved": func(m *onnxModel) { m.initializers["reference_scaled"].raw[0] ^= 1 },
+	"cancellation": func(m *onnxModel) {
+		n := nodeOf(m, "complement")
+		n.opType, n.inputs = "Sub", []string{"one", "kernel"}
+	},
+	"half a half":       func(m *onnxModel) { m.initializers["half"].setFloat64s(.25) },
+	"no floor":          func(m *onnxModel) { m.initializers["inside_floor"].setFloat64s(0) },
+	"inside is outside": func(m *onnxModel) { nodeOf(m, "inside").inputs[0] = "complement" },
+}
+
+var denseMutations = map[string]func(m *onnxModel){
+	"weight not finite": func(m *onnxModel) { setFloat64(m.initializers["layer_1.kernel"], 0, math.NaN()) },
+	"weight too large":  func(m *onnxModel) { setFloat64(m.initializers["layer_2.kernel"], 0, 1e140) },
+	"bias too large":    func(m *onnxModel) { setFloat64(m.initializers["layer_4.bias"], 0, -1e151) },
+	"shape transposed":  func(m *onnxModel) { slices.Reverse(m.initializers["layer_1.kernel"].dims) },
+	"threshold moved":   func(m *onnxModel) { m.initializers["threshold"].raw[0] ^= 1 },
+	"another activation": func(m *onnxModel) {
+		n := nodeOf(m, "layer_1")
+		n.opType = map[string]string{"Relu": "Tanh", "Tanh": "Relu"}[n.opType]
+	},
+	"activation left out":  func(m *onnxModel) { nodeOf(m, "layer_2").opType = "Identity" },
+	"activated output":     func(m *onnxModel) { nodeOf(m, "difference").inputs[1] = "layer_3" },
+	"layers out of order":  func(m *onnxModel) { nodeOf(m, "layer_3/product").inputs[1] = "layer_1.kernel" },
+	"mean over too few":    func(m *onnxModel) { m.initializers["count"].setFloat64s(6) },
+	"scores without bound": func(m *onnxModel) { m.initializers["largest"].setFloat64s(1e300) },
+}
+
+// nodeOf gives the node that computes a value.
+func nodeOf(m *onnxModel, output string) *onnxNode {
+	for i := range m.nodes {
+		if slices.Contains(m.nodes[i].outputs, output) {
+			return &m.nodes[i]
+		}
+	}
+	panic("no node computes " + output)
+}
+
 func swapOutputs(m *onnxModel, op string, outputs int) {
 	for i := range m.nodes {
 		if n := &m.nodes[i]; n.opType == op && len(n.outputs) == outputs {
@@ -120,12 +211,36 @@ func swapOutputs(m *onnxModel, op string, outputs int) {
 	panic("no such node")
 }
 
+// auditedModels are the models whose graphs are damaged: those of the frozen sets, and those made here that have as many features.
+func auditedModels(t *testing.T) []madeModel {
+	t.Helper()
+	var models []madeModel
+	for _, c := range referenceModels(t) {
+		meta := c.set.Metadata(c.detector)
+		data, err := os.ReadFile(filepath.Join(c.set.Dir(), meta.GetGraph().GetFile()))
+		require.NoError(t, err)
+		models = append(models, madeModel{c.detector, meta, data})
+	}
+	for _, m := range madeModels(t) {
+		if m.meta.GetNFeatures() == 7 {
+			models = append(models, m)
+		}
+	}
+	return models
+}
+
 func TestAuditRefusesMutatedGraphs(t *testing.T) {
-	set := openReference(t)
-	own := map[Detector]map[string]func(*onnxModel){IsolationForest: forestMutations, LSTMAutoencoder: lstmMutations}
-	for _, d := range set.Detectors() {
-		data := readReferenceGraph(t, set.Metadata(d).GetGraph().GetFile())
-		for _, mutations := range []map[string]func(*onnxModel){graphMutations, own[d]} {
+	own := map[Detector][]map[string]func(*onnxModel){
+		IsolationForest: {forestMutations}, LSTMAutoencoder: {lstmMutations}, DenseAutoencoder: {denseMutations},
+		LocalOutlierFactor: {distanceMutations, neighborMutations}, OneClassSVM: {distanceMutations, svmMutations},
+		LSTMClassifier: {classifierMutations},
+	}
+	seen := map[Detector]bool{}
+	for _, model := range auditedModels(t) {
+		d, data := model.detector, model.graph
+		seen[d] = true
+		require.NotEmpty(t, own[d])
+		for _, mutations := range append(own[d], graphMutations) {
 			for name, mutate := range mutations {
 				t.Run(d.String()+"/"+name, func(t *testing.T) {
 					m, err := readONNX(slices.Clone(data))
@@ -135,7 +250,7 @@ func TestAuditRefusesMutatedGraphs(t *testing.T) {
 						tensor.raw = slices.Clone(tensor.raw)
 					}
 					mutate(m)
-					meta := proto.Clone(set.Metadata(d)).(*anomalyv1.ModelMetadata)
+					meta := proto.Clone(model.meta).(*anomalyv1.ModelMetadata)
 					meta.Graph.OperatorCounts = map[string]uint32{}
 					for i := range m.nodes {
 						meta.Graph.OperatorCounts[m.nodes[i].opType]++
@@ -146,7 +261,7 @@ func TestAuditRefusesMutatedGraphs(t *testing.T) {
 			}
 		}
 		t.Run(d.String()+"/operator counts", func(t *testing.T) {
-			meta := proto.Clone(set.Metadata(d)).(*anomalyv1.ModelMetadata)
+			meta := proto.Clone(model.meta).(*anomalyv1.ModelMetadata)
 			meta.Graph.OperatorCounts["Sub"]++
 			_, err := openGraph(data, meta)
 			require.Error(t, err)
@@ -157,8 +272,9 @@ func TestAuditRefusesMutatedGraphs(t *testing.T) {
 		t.Run(d.String()+"/unchanged", func(t *testing.T) {
 			m, err := readONNX(data)
 			require.NoError(t, err)
-			_, err = openGraph(encodeModel(m), set.Metadata(d))
+			_, err = openGraph(encodeModel(m), model.meta)
 			require.NoError(t, err)
 		})
 	}
+	require.Len(t, seen, len(Detectors())-1, "all but the ensemble have a graph")
 }

@@ -65,7 +65,7 @@ func (m *onnxModel) checkFloat32Wiring(timesteps, features int, units [4]int) er
 	want = append(want, scoreOutputs(features)...)
 	shared := scoreInitializers(timesteps, features)
 	want = append(want, initializerLines(shared)...)
-	want = append(want, scaleNodes("scaled/float64")...)
+	want = append(want, scaleNodes("samples", "scaled/float64")...)
 	tail := scoreNodes("scaled/float64")
 	const castIn, castOut = 1, 1
 	middle := len(m.nodes) - 3 - castIn - castOut - len(tail)

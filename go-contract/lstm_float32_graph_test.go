@@ -14,7 +14,7 @@ import (
 	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
 )
 
-// parseNodes makes nodes of the lines of a wiring, the inverse of onnxNode.text for attributes that are one integer.
+// parseNodes makes nodes of the lines of a wiring, the inverse of onnxNode.text for attributes that are integers or lists of them.
 func parseNodes(lines ...string) []onnxNode {
 	var nodes []onnxNode
 	for _, line := range lines {
@@ -22,13 +22,21 @@ func parseNodes(lines ...string) []onnxNode {
 		in, rest, _ := strings.Cut(rest, ")->(")
 		out, rest, _ := strings.Cut(rest, ")")
 		n := onnxNode{opType: op, inputs: strings.Split(in, ","), outputs: strings.Split(out, ",")}
-		if attribute := strings.Trim(rest, "{}"); attribute != "" {
+		for _, attribute := range strings.FieldsFunc(strings.Trim(rest, "{}"), func(r rune) bool { return r == ',' }) {
 			name, text, _ := strings.Cut(attribute, "=")
-			value, err := strconv.ParseInt(text, 10, 64)
-			if err != nil {
-				panic(err)
+			a := onnxAttribute{name: name, kind: attrInt}
+			if strings.HasPrefix(text, "[") {
+				a.kind = attrInts
 			}
-			n.attributes = []onnxAttribute{{name: name, kind: attrInt, i: value}}
+			for _, word := range strings.Fields(strings.Trim(text, "[]")) {
+				value, err := strconv.ParseInt(word, 10, 64)
+				if err != nil {
+					panic(err)
+				}
+				a.i = value
+				a.ints = append(a.ints, value)
+			}
+			n.attributes = append(n.attributes, a)
 		}
 		nodes = append(nodes, n)
 	}
@@ -95,7 +103,7 @@ func float32Graph(s scaler, w networkWeights, timesteps int) (*onnxModel, *anoma
 	m.addTensor("count", typeFloat64, []float64{float64(timesteps * features)})
 	m.addTensor("over_time", typeInt64, []float64{1}, 1)
 	m.addTensor("last_step", typeInt64, []float64{float64(timesteps - 1)})
-	m.nodes = parseNodes(append(scaleNodes("scaled/float64"), "Cast(scaled/float64)->(scaled){to=1}")...)
+	m.nodes = parseNodes(append(scaleNodes("samples", "scaled/float64"), "Cast(scaled/float64)->(scaled){to=1}")...)
 	for i, l := range w.layers {
 		name, u := lstmLayerNames[i], int64(l.units)
 		meta.Lstm.Units = append(meta.Lstm.Units, uint32(l.units))

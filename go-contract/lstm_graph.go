@@ -1,9 +1,6 @@
 package anomaly
 
 import (
-	"fmt"
-	"slices"
-
 	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
 )
 
@@ -35,55 +32,29 @@ func openLSTM(m *onnxModel, meta *anomalyv1.ModelMetadata) (engine, error) {
 	r := valueReader{model: m, elemType: typeFloat64}
 	var w networkWeights
 	for i, layer := range lstmLayerNames {
-		w.layers[i] = lstmWeights{
-			in: in[i], units: units[i],
-			kernel:    r.read(layer+".kernel", in[i], 4*units[i]),
-			recurrent: r.read(layer+".recurrent", units[i], 4*units[i]),
-			bias:      r.read(layer+".bias", 4*units[i]),
-		}
+		w.layers[i] = r.layer(layer, in[i], units[i])
 	}
 	return r.autoencoder(meta, w)
 }
 
-// valueReader reads initializers and remembers the first fault.
-type valueReader struct {
-	model    *onnxModel
-	elemType int64
-	err      error
-}
-
-func (r *valueReader) read(name string, shape ...int) []float64 {
-	if r.err != nil {
-		return nil
-	}
-	elements := 1
-	dims := make([]int64, len(shape))
-	for i, d := range shape {
-		elements *= d
-		dims[i] = int64(d)
-	}
-	values, err := r.model.values(name, r.elemType, elements)
-	if err == nil && !slices.Equal(r.model.initializers[name].dims, dims) {
-		err = fmt.Errorf("%s has shape %v, not %v", name, r.model.initializers[name].dims, dims)
-	}
-	r.err = err
-	return values
-}
-
-// autoencoder reads the dense layer, checks scaler and threshold against the metadata (S2) and constructs the scorer.
+// autoencoder reads the dense layer and what all graphs have, and constructs the scorer.
 func (r *valueReader) autoencoder(meta *anomalyv1.ModelMetadata, w networkWeights) (engine, error) {
 	features := int(meta.GetNFeatures())
 	w.denseKernel = r.read("dense.kernel", w.layers[3].units, features)
 	w.denseBias = r.read("dense.bias", features)
+	s, threshold := r.shared(meta)
 	if r.err != nil {
 		return nil, r.err
 	}
-	s, err := r.model.scaler(meta)
-	if err != nil {
-		return nil, err
+	return newLSTMAutoencoder(s, threshold, int(meta.GetTimesteps()), w), nil
+}
+
+// layer reads the weights of an LSTM layer.
+func (r *valueReader) layer(name string, in, units int) lstmWeights {
+	return lstmWeights{
+		in: in, units: units,
+		kernel:    r.read(name+".kernel", in, 4*units),
+		recurrent: r.read(name+".recurrent", units, 4*units),
+		bias:      r.read(name+".bias", 4*units),
 	}
-	if err := r.model.checkValues("threshold", []float64{meta.GetThreshold()}, typeFloat64); err != nil {
-		return nil, err
-	}
-	return newLSTMAutoencoder(s, meta.GetThreshold(), int(meta.GetTimesteps()), w), nil
 }

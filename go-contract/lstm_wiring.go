@@ -2,6 +2,7 @@ package anomaly
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -9,18 +10,11 @@ import (
 func lstmWiring(timesteps, features int, units [4]int) []string {
 	initializers := scoreInitializers(timesteps, features)
 	initializers["axis_1"] = "int64[1]=[1]"
-	for t := range timesteps {
-		initializers[fmt.Sprintf("step_%d", t)] = fmt.Sprintf("int64[]=[%d]", t)
-	}
+	steps, inputs := stepNodes(initializers, timesteps)
 	in := features
 	for i, layer := range lstmLayerNames {
-		u := units[i]
-		initializers[layer+".kernel"] = fmt.Sprintf("float64[%d,%d]", in, 4*u)
-		initializers[layer+".recurrent"] = fmt.Sprintf("float64[%d,%d]", u, 4*u)
-		initializers[layer+".bias"] = fmt.Sprintf("float64[%d]", 4*u)
-		initializers[layer+"/gates"] = fmt.Sprintf("int64[3]=[%d %d %d]", u, u, u)
-		initializers[layer+"/gates_and_candidate"] = fmt.Sprintf("int64[2]=[%d %d]", 3*u, u)
-		in = u
+		addLayerInitializers(initializers, layer, in, units[i])
+		in = units[i]
 	}
 	initializers["dense.kernel"] = fmt.Sprintf("float64[%d,%d]", in, features)
 	initializers["dense.bias"] = fmt.Sprintf("float64[%d]", features)
@@ -32,12 +26,8 @@ func lstmWiring(timesteps, features int, units [4]int) []string {
 	}
 	lines = append(lines, scoreOutputs(features)...)
 	lines = append(lines, initializerLines(initializers)...)
-	lines = append(lines, scaleNodes("scaled")...)
-	inputs := make([]string, timesteps)
-	for t := range inputs {
-		inputs[t] = fmt.Sprintf("scaled/%d", t)
-		lines = append(lines, fmt.Sprintf("Gather(scaled,step_%d)->(%s){axis=1}", t, inputs[t]))
-	}
+	lines = append(lines, scaleNodes("samples", "scaled")...)
+	lines = append(lines, steps...)
 	for _, layer := range lstmLayerNames {
 		if layer == "decoder_1" { // the bottleneck is its input at every step (LA1)
 			for t := range inputs {
@@ -45,9 +35,7 @@ func lstmWiring(timesteps, features int, units [4]int) []string {
 			}
 		}
 		lines = append(lines, layerNodes(layer, inputs)...)
-		for t := range inputs {
-			inputs[t] = fmt.Sprintf("%s/%d/hidden", layer, t)
-		}
+		inputs = hiddenNames(layer, timesteps)
 	}
 	rows := make([]string, timesteps)
 	for t, h := range inputs {
@@ -60,6 +48,35 @@ func lstmWiring(timesteps, features int, units [4]int) []string {
 		"Add(dense/product,dense.bias)->(reconstructed)",
 	)
 	return append(lines, scoreNodes("scaled")...)
+}
+
+// The parts that the unrolled layouts lstm.v1 and classifier.v1 share.
+
+// stepNodes are the nodes that take the scaled window apart, and what they give. Their constants go to initializers.
+func stepNodes(initializers map[string]string, timesteps int) (nodes, steps []string) {
+	for t := range timesteps {
+		initializers[fmt.Sprintf("step_%d", t)] = fmt.Sprintf("int64[]=[%d]", t)
+		steps = append(steps, fmt.Sprintf("scaled/%d", t))
+		nodes = append(nodes, fmt.Sprintf("Gather(scaled,step_%d)->(%s){axis=1}", t, steps[t]))
+	}
+	return nodes, steps
+}
+
+// hiddenNames are the outputs of an LSTM layer at every step.
+func hiddenNames(layer string, timesteps int) (names []string) {
+	for t := range timesteps {
+		names = append(names, fmt.Sprintf("%s/%d/hidden", layer, t))
+	}
+	return names
+}
+
+// addLayerInitializers adds those of one LSTM layer.
+func addLayerInitializers(initializers map[string]string, layer string, in, units int) {
+	initializers[layer+".kernel"] = fmt.Sprintf("float64[%d,%d]", in, 4*units)
+	initializers[layer+".recurrent"] = fmt.Sprintf("float64[%d,%d]", units, 4*units)
+	initializers[layer+".bias"] = fmt.Sprintf("float64[%d]", 4*units)
+	initializers[layer+"/gates"] = fmt.Sprintf("int64[3]=[%d %d %d]", units, units, units)
+	initializers[layer+"/gates_and_candidate"] = fmt.Sprintf("int64[2]=[%d %d]", 3*units, units)
 }
 
 // layerNodes are the nodes of one LSTM layer (LA3). The first step has no state before it: no recurrent part, nothing to forget.
@@ -99,24 +116,6 @@ func layerNodes(layer string, inputs []string) []string {
 
 // The parts that the layouts lstm.v1 and lstm.float32.v1 share.
 
-// scaleNodes are S1.
-func scaleNodes(output string) []string {
-	return []string{
-		fmt.Sprintf("Sub(samples,scaler_mean)->(%s/centred)", output),
-		fmt.Sprintf("Div(%s/centred,scaler_scale)->(%s/unclamped)", output, output),
-		fmt.Sprintf("Clip(%s/unclamped,clamp_low,clamp_high)->(%s)", output, output),
-	}
-}
-
-func scoreOutputs(features int) []string {
-	return []string{
-		"output score float32[?]",
-		"output is_anomaly bool[?]",
-		fmt.Sprintf("output contributions float32[?,%d]", features),
-		fmt.Sprintf("output expected float32[?,%d]", features),
-	}
-}
-
 func scoreInitializers(timesteps, features int) map[string]string {
 	return map[string]string{
 		"clamp_high":   "float64[]=[1e+15]",
@@ -133,23 +132,20 @@ func scoreInitializers(timesteps, features int) map[string]string {
 
 // scoreNodes are LA5 to LA8, from the scaled window and its reconstruction.
 func scoreNodes(scaled string) []string {
-	return []string{
-		fmt.Sprintf("Sub(%s,reconstructed)->(difference)", scaled),
-		"Mul(difference,difference)->(squared)",
-		"ReduceSum(squared,over_time)->(errors){keepdims=0}",
-		"ReduceSum(errors,over_time)->(errors/total){keepdims=1}",
-		"Div(errors/total,count)->(score/column)",
-		"Squeeze(score/column,over_time)->(score/float64)",
-		"Cast(score/float64)->(score){to=1}",
-		"Cast(score)->(score/published){to=11}",
-		"Greater(score/published,threshold)->(is_anomaly)",
-		"Div(errors,errors/total)->(share/unguarded)",
-		"Equal(errors/total,zero)->(errors/none)",
-		"Where(errors/none,zero,share/unguarded)->(share)",
-		"Cast(share)->(contributions){to=1}",
-		"Gather(reconstructed,last_step)->(last){axis=1}",
-		"Mul(last,scaler_scale)->(last/unscaled)",
-		"Add(last/unscaled,scaler_mean)->(expected/float64)",
-		"Cast(expected/float64)->(expected){to=1}",
-	}
+	return slices.Concat(
+		[]string{
+			fmt.Sprintf("Sub(%s,reconstructed)->(difference)", scaled),
+			"Mul(difference,difference)->(squared)",
+			"ReduceSum(squared,over_time)->(errors){keepdims=0}",
+			sumNode("over_time"),
+			"Div(errors/total,count)->(score/column)",
+		},
+		decisionNodes("over_time"), divisionNodes,
+		[]string{
+			"Gather(reconstructed,last_step)->(last){axis=1}",
+			"Mul(last,scaler_scale)->(last/unscaled)",
+			"Add(last/unscaled,scaler_mean)->(expected/float64)",
+			"Cast(expected/float64)->(expected){to=1}",
+		},
+	)
 }

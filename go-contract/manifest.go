@@ -87,11 +87,14 @@ func parseManifest(data []byte) (*anomalyv1.Manifest, *Error) {
 			return nil, refuse(CodeMetadataInvalid, ManifestFile, "model %v is unknown, listed twice or out of order", d)
 		}
 		last = entry.GetDetector()
-		if (entry.GetGraph() == "") != (entry.GetGolden() == "") {
+		switch hasGraph, hasGolden := entry.GetGraph() != "", entry.GetGolden() != ""; {
+		case Detector(last) == Ensemble && (hasGraph || !hasGolden):
+			return nil, refuse(CodeMetadataInvalid, ManifestFile, "%v has a graph, or no golden vectors", last)
+		case Detector(last) != Ensemble && hasGraph != hasGolden:
 			return nil, refuse(CodeMetadataInvalid, ManifestFile, "%v has a graph without golden vectors, or the reverse", last)
 		}
-		for _, name := range []string{entry.GetMetadata(), entry.GetGraph(), entry.GetGolden()} {
-			if (name == "" && entry.GetGraph() != "") || (name != "" && !serving[name]) || entry.GetMetadata() == "" {
+		for i, name := range []string{entry.GetMetadata(), entry.GetGraph(), entry.GetGolden()} {
+			if (name != "" || i == 0) && !serving[name] {
 				return nil, refuse(CodeMetadataInvalid, ManifestFile, "%v names %q, which is not listed as SERVING", last, name)
 			}
 		}

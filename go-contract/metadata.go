@@ -59,15 +59,16 @@ func checkMetadata(m *anomalyv1.ModelMetadata, detector Detector) error {
 	if m.GetModelType() != detector.String() {
 		return fmt.Errorf("model_type is %q; the manifest says %s", m.GetModelType(), detector)
 	}
-	for _, check := range []func(*anomalyv1.ModelMetadata) error{checkFeatures, checkScaler, checkDecision, checkGraphEntry} {
+	checks := []func(*anomalyv1.ModelMetadata) error{checkFeatures, checkScaler, checkDecision, checkGraphEntry}
+	if detector == Ensemble { // it has neither scaler nor graph of its own
+		checks = []func(*anomalyv1.ModelMetadata) error{checkFeatures, checkDecision, checkNothingOfItsOwn}
+	}
+	for _, check := range checks {
 		if err := check(m); err != nil {
 			return err
 		}
 	}
-	if detector == IsolationForest {
-		return checkForestParameters(m)
-	}
-	return checkLSTMParameters(m)
+	return checkParameters(m, detector)
 }
 
 func checkFeatures(m *anomalyv1.ModelMetadata) error {
@@ -171,52 +172,6 @@ func checkGraphEntry(m *anomalyv1.ModelMetadata) error {
 	}
 	if len(g.GetOperatorCounts()) == 0 {
 		return fmt.Errorf("graph.operator_counts is missing")
-	}
-	return nil
-}
-
-func checkForestParameters(m *anomalyv1.ModelMetadata) error {
-	f := m.GetForest()
-	if f == nil || m.GetNEstimators() == 0 || m.Contamination == nil {
-		return fmt.Errorf("forest, n_estimators or contamination is missing")
-	}
-	if m.Lstm != nil || m.Timesteps != nil {
-		return fmt.Errorf("a forest has neither lstm nor timesteps")
-	}
-	depth, rate := f.GetDepthThreshold(), f.GetScoreRate()
-	if !(depth > 0 && depth < depthLimit) || depth/depthUnit != math.Floor(depth/depthUnit) {
-		return fmt.Errorf("forest.depth_threshold %v is not a multiple of 2^-40 below 2^13", depth)
-	}
-	if !(rate < 0) || !finite(rate) {
-		return fmt.Errorf("forest.score_rate is %v", rate)
-	}
-	// IF5, as far as float64 can tell: the score at depth_threshold is not above the threshold, that of one unit less is.
-	const slack = 1e-12
-	if t := m.GetThreshold(); math.Exp2(depth*rate) > t*(1+slack) || math.Exp2((depth-depthUnit)*rate) < t*(1-slack) {
-		return fmt.Errorf("forest.depth_threshold %v does not belong to threshold %v", depth, t)
-	}
-	return nil
-}
-
-func checkLSTMParameters(m *anomalyv1.ModelMetadata) error {
-	l := m.GetLstm()
-	if l == nil || m.Timesteps == nil {
-		return fmt.Errorf("lstm or timesteps is missing")
-	}
-	if m.Forest != nil || m.NEstimators != nil || m.Contamination != nil {
-		return fmt.Errorf("an LSTM autoencoder has neither forest, n_estimators nor contamination")
-	}
-	if t := m.GetTimesteps(); t == 0 || t > maxTimesteps {
-		return fmt.Errorf("timesteps is %d; a request carries at most %d samples", t, maxTimesteps)
-	}
-	units := l.GetUnits()
-	if len(units) != 4 || l.GetEncodingDim() != units[1] {
-		return fmt.Errorf("lstm.units are %v with encoding_dim %d", units, l.GetEncodingDim())
-	}
-	for _, u := range units {
-		if u == 0 || u > 4096 {
-			return fmt.Errorf("lstm.units are %v", units)
-		}
 	}
 	return nil
 }

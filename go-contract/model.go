@@ -74,8 +74,13 @@ func OpenModelSet(path string, opts ...Option) (*ModelSet, error) {
 	set := &ModelSet{
 		id: files.id, dir: files.dir, models: map[Detector]*model{}, metadata: map[Detector]*anomalyv1.ModelMetadata{},
 	}
-	for _, entry := range files.manifest.GetModels() {
-		if refusal := set.add(files, entry, o); refusal != nil {
+	for _, entry := range files.manifest.GetModels() { // in the order of the enum, so that an ensemble comes after its members
+		if Detector(entry.GetDetector()) == Ensemble {
+			refusal = set.join(files, entry)
+		} else {
+			refusal = set.add(files, entry, o)
+		}
+		if refusal != nil {
 			set.Close() // nothing half-open remains
 			return nil, refusal
 		}
@@ -108,7 +113,7 @@ func (s *ModelSet) add(files *setFiles, entry *anomalyv1.ModelEntry, o options) 
 	if err != nil {
 		return refuse(CodeGraphInvalid, entry.GetGraph(), "%w", err)
 	}
-	m := &model{metadata: meta, shape: shapeOf(meta), calibration: calibration{meta.GetCalibration().GetScores()}, engine: native}
+	m := &model{metadata: meta, shape: shapeOf(meta), calibration: newCalibration(meta), engine: native}
 	m.goldenFile = entry.GetGolden()
 	if m.golden, refusal = parseGolden(entry.GetGolden(), files.serving[entry.GetGolden()], detector); refusal != nil {
 		return refusal
@@ -178,11 +183,7 @@ func (s *ModelSet) model(detector Detector, setID string) (*model, *Error) {
 		if !detector.known() {
 			return nil, refuse(CodeUnknownDetector, "detector", "%d is not a detector", detector)
 		}
-		reason := "it is not part of the set"
-		if meta := s.metadata[detector]; meta != nil {
-			reason = meta.GetGraph().GetUnavailableReason()
-		}
-		return nil, refuse(CodeDetectorUnavailable, "detector", "%s cannot be scored with this model set: %s", detector, reason)
+		return nil, refuse(CodeDetectorUnavailable, "detector", "%s cannot be scored with this model set: %s", detector, s.unavailable(detector))
 	}
 	if setID != "" && setID != s.id {
 		return nil, refuse(CodeModelSetMismatch, "model_set_id", "the request wants %s; in use is %s", setID, s.id)
@@ -200,8 +201,9 @@ func (s *ModelSet) Score(_ context.Context, request Request, verdict *Verdict) e
 		return refusal
 	}
 	window := request.Samples[len(request.Samples)-m.shape.timesteps:]
+	verdict.Members = verdict.Members[:0]
 	if err := m.scoreSamples(window, request.Explain, verdict); err != nil {
-		return refuse(CodeInternal, "", "%w", err)
+		return AsError(err)
 	}
 	m.finish(verdict)
 	return nil

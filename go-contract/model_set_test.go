@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
+	"dwcp.internal/anomaly/internal/testsets"
 )
 
 // editJSON changes a JSON file of a set.
@@ -214,8 +215,19 @@ func TestDetectorWithoutGraphIsUnavailable(t *testing.T) {
 
 // FuzzManifest: no bytes make the JSON readers panic, and what passes holds what the rest relies on.
 func FuzzManifest(f *testing.F) {
-	for _, name := range []string{ManifestFile, "model_metadata.json", "lstm_metadata.json"} {
-		data, err := os.ReadFile(filepath.Join(referenceSet, name))
+	for _, pattern := range []string{ManifestFile, "*_metadata.json"} {
+		files, err := filepath.Glob(filepath.Join(referenceSets, "*", pattern))
+		require.NoError(f, err)
+		require.NotEmpty(f, files)
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			require.NoError(f, err)
+			f.Add(data)
+		}
+	}
+	ensemble := ensembleFolder(f)
+	for _, name := range []string{ManifestFile, testsets.Metadata, testsets.Golden} {
+		data, err := os.ReadFile(filepath.Join(ensemble, name))
 		require.NoError(f, err)
 		f.Add(data)
 	}
@@ -229,7 +241,12 @@ func FuzzManifest(f *testing.F) {
 		}
 		for _, d := range Detectors() {
 			if m, err := parseMetadata("x", data, d); err == nil {
-				require.Len(t, m.GetScaler().GetMean(), len(m.GetFeatureNames()))
+				if d == Ensemble {
+					require.NotEmpty(t, m.GetEnsemble().GetMembers())
+					require.Greater(t, m.GetEnsemble().GetMembers()[0].GetHigh(), m.GetEnsemble().GetMembers()[0].GetLow())
+				} else {
+					require.Len(t, m.GetScaler().GetMean(), len(m.GetFeatureNames()))
+				}
 				require.NotEqual(t, anomalyv1.ParityClass_PARITY_CLASS_UNSPECIFIED, m.GetParityClass())
 			}
 			_, _ = parseGolden("x", data, d)

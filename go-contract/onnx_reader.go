@@ -18,7 +18,7 @@ const (
 	maxGraphNodes        = 200_000
 	maxGraphInitializers = 10_000
 	maxGraphValues       = 1_000
-	maxNodeEdges         = 1_024
+	maxNodeEdges         = 16_384 // a Split has an output for each feature
 	maxNodeAttributes    = 64
 	maxTensorDims        = 8
 	maxNameBytes         = 1_024

@@ -114,11 +114,16 @@ func TestReadONNXRefuses(t *testing.T) {
 	}
 }
 
-// FuzzONNXReader: no bytes make the reader or the audit panic or run away, and what opens still scores its golden vectors.
+// FuzzONNXReader: no bytes make the reader or the audit panic or run away, and what opens scores: golden
+// vectors of the reference set, and values far outside of anything.
 func FuzzONNXReader(f *testing.F) {
 	set := openReference(f)
-	for _, name := range []string{"isolation_forest.onnx", "lstm_autoencoder.onnx"} {
-		data := readReferenceGraph(f, name)
+	made := madeModels(f)
+	graphs := [][]byte{readReferenceGraph(f, "isolation_forest.onnx"), readReferenceGraph(f, "lstm_autoencoder.onnx")}
+	for _, m := range made {
+		graphs = append(graphs, m.graph)
+	}
+	for _, data := range graphs {
 		f.Add(data)
 		f.Add(data[:len(data)/2])
 	}
@@ -136,6 +141,17 @@ func FuzzONNXReader(f *testing.F) {
 			var v Verdict
 			for _, r := range goldenRequests(t, set, d, ExplainAlways)[:3] {
 				require.NoError(t, copied.scoreSamples(r.Samples[len(r.Samples)-m.shape.timesteps:], ExplainAlways, &v))
+			}
+		}
+		for _, m := range made {
+			e, err := openGraph(data, m.meta)
+			if err != nil {
+				continue
+			}
+			var v Verdict
+			for _, sample := range farSamples(int(m.meta.GetNFeatures())) {
+				require.NoError(t, e.score(m.window(sample), ExplainAlways, &v))
+				require.True(t, finite(float64(v.Score)))
 			}
 		}
 	})

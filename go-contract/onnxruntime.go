@@ -3,6 +3,7 @@
 package anomaly
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -21,11 +22,17 @@ const libraryVariable = "DWCP_ONNXRUNTIME"
 // onnxRuntimeEngine scores with ONNX Runtime the same bytes that were digested and audited.
 type onnxRuntimeEngine struct {
 	features, timesteps int
-	forest              bool
+	// windowed says that an item is a window, forest that the graph is a forest's (rule G1).
+	windowed, forest bool
+	// most is how many items are scored in one run, 0 for any number.
+	most int
 	// plain computes score and decision only; explained also contributions and expected values, which cost a forest seven
 	// times as much.
 	plain, explained *ort.DynamicAdvancedSession
 }
+
+// mostDistanceItems bounds the memory of a run of a graph that holds distances: one from each item to each training row, several times.
+const mostDistanceItems = 64
 
 var (
 	environmentOnce  sync.Once
@@ -88,7 +95,11 @@ func newONNXRuntimeEngine(graph []byte, meta *anomalyv1.ModelMetadata, o options
 		return nil, err
 	}
 	e := &onnxRuntimeEngine{
-		features: int(meta.GetNFeatures()), timesteps: windowLength(meta), forest: meta.GetModelType() == IsolationForest.String(),
+		features: int(meta.GetNFeatures()), timesteps: windowLength(meta), windowed: meta.Timesteps != nil,
+		forest: meta.Forest != nil,
+	}
+	if meta.Neighbors != nil || meta.Svm != nil {
+		e.most = mostDistanceItems
 	}
 	inputs, outputs := []string{"samples"}, []string{"score", "is_anomaly"}
 	if e.forest {
@@ -111,7 +122,7 @@ func (e *onnxRuntimeEngine) close() error {
 func (e *onnxRuntimeEngine) score(window []float64, explain Explain, verdict *Verdict) error {
 	var batch BatchVerdict
 	batch.reset(1, e.features, explain)
-	if err := e.scoreBatch(window, 1, len(window), explain, &batch); err != nil {
+	if err := e.scoreBatch(context.Background(), window, 1, len(window), explain, &batch); err != nil {
 		return err
 	}
 	verdict.Score, verdict.IsAnomaly, verdict.DepthSum = batch.Scores[0], batch.IsAnomaly[0], batch.DepthSums[0]
@@ -123,8 +134,8 @@ func (e *onnxRuntimeEngine) score(window []float64, explain Explain, verdict *Ve
 	return nil
 }
 
-// scoreBatch scores all items in one run, and explains the anomalies in a second one when only they are to be explained.
-func (e *onnxRuntimeEngine) scoreBatch(rows []float64, count, stride int, explain Explain, verdict *BatchVerdict) error {
+// scoreBatch scores all items, and explains the anomalies in a second run when only they are to be explained.
+func (e *onnxRuntimeEngine) scoreBatch(_ context.Context, rows []float64, count, stride int, explain Explain, verdict *BatchVerdict) error {
 	size := e.features * e.timesteps
 	if stride != size { // windows of a series overlap
 		windows := make([]float64, 0, count*size)
@@ -139,34 +150,43 @@ func (e *onnxRuntimeEngine) scoreBatch(rows []float64, count, stride int, explai
 	if err := e.run(rows, count, false, verdict); err != nil || explain == ExplainNever {
 		return err
 	}
-	var alarms []float64
-	var items []int
-	for i, alarm := range verdict.IsAnomaly {
-		if alarm {
-			items = append(items, i)
-			alarms = append(alarms, rows[i*size:][:size]...)
+	return verdict.explainAlarms(rows, size, size, e.features, func(windows []float64, count int, explained *BatchVerdict) error {
+		return e.run(windows, count, true, explained)
+	})
+}
+
+// run runs a graph on count windows, in pieces where one run would take too much memory. The score of an item does not depend on it (W4).
+func (e *onnxRuntimeEngine) run(rows []float64, count int, explain bool, verdict *BatchVerdict) error {
+	most := count
+	if e.most > 0 {
+		most = min(count, e.most)
+	}
+	size := e.features * e.timesteps
+	for start := 0; start < count; start += most {
+		end := min(start+most, count)
+		piece := verdict.piece(start, end, e.features, explain)
+		if err := e.runPiece(rows[start*size:end*size], end-start, explain, &piece); err != nil {
+			return err
 		}
-	}
-	if len(items) == 0 {
-		return nil
-	}
-	var explained BatchVerdict
-	explained.reset(len(items), e.features, ExplainAlways)
-	if err := e.run(alarms, len(items), true, &explained); err != nil {
-		return err
-	}
-	for k, i := range items {
-		verdict.explain(i, e.features, explained.Contributions[k*e.features:][:e.features], explained.Expected[k*e.features:][:e.features])
 	}
 	return nil
 }
 
-// run runs a graph on count windows (rule G1).
-func (e *onnxRuntimeEngine) run(rows []float64, count int, explain bool, verdict *BatchVerdict) (err error) {
+// piece are the items from start to before end, in the memory of v; the lists that a run does not fill are left out.
+func (v *BatchVerdict) piece(start, end, width int, explain bool) BatchVerdict {
+	p := BatchVerdict{Scores: v.Scores[start:end], IsAnomaly: v.IsAnomaly[start:end], DepthSums: v.DepthSums[start:end]}
+	if explain {
+		p.Contributions, p.Expected = v.Contributions[start*width:end*width], v.Expected[start*width:end*width]
+	}
+	return p
+}
+
+// runPiece runs a graph once (rule G1).
+func (e *onnxRuntimeEngine) runPiece(rows []float64, count int, explain bool, verdict *BatchVerdict) (err error) {
 	session := e.plain
-	shape := ort.NewShape(int64(count), int64(e.timesteps), int64(e.features))
-	if e.forest {
-		shape = ort.NewShape(int64(count), int64(e.features))
+	shape := ort.NewShape(int64(count), int64(e.features))
+	if e.windowed {
+		shape = ort.NewShape(int64(count), int64(e.timesteps), int64(e.features))
 	}
 	samples, err := ort.NewTensor(shape, rows)
 	if err != nil {

@@ -3,6 +3,7 @@
 package anomaly
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -11,12 +12,18 @@ import (
 
 // TestONNXRuntimeEqualsNative: every bit of every answer, single and in batches, with one thread and with two (rule P2).
 func TestONNXRuntimeEqualsNative(t *testing.T) {
-	native := openReference(t)
+	for _, native := range openReferences(t) {
+		requireONNXRuntimeEqualsNative(t, native)
+	}
+}
+
+func requireONNXRuntimeEqualsNative(t *testing.T, native *ModelSet) {
+	t.Helper()
 	random := rand.New(rand.NewPCG(11, 12))
 	for _, threads := range []int{1, 2} {
-		set, err := OpenModelSet(referenceSet, WithBackend(ONNXRuntime), WithONNXRuntimeThreads(threads, 1))
+		set, err := OpenModelSet(native.Dir(), WithBackend(ONNXRuntime), WithONNXRuntimeThreads(threads, 1))
 		require.NoError(t, err) // and with it the golden vectors of the set
-		require.Equal(t, Detectors(), set.Detectors())
+		require.Equal(t, native.Detectors(), set.Detectors())
 		for _, d := range set.Detectors() {
 			require.NoError(t, runVectors(t, set, d).Err())
 			rows := make([]float64, 0, 7*500)
@@ -36,5 +43,51 @@ func TestONNXRuntimeEqualsNative(t *testing.T) {
 			}
 		}
 		require.NoError(t, set.Close())
+	}
+}
+
+// TestONNXRuntimeEqualsNativeOnMadeModels: the same for the detectors of single samples, with batches of more items than one run
+// takes, and with samples between training rows that tie (rules P2, W4, LF2).
+func TestONNXRuntimeEqualsNativeOnMadeModels(t *testing.T) {
+	random := rand.New(rand.NewPCG(71, 72))
+	grid := scaler{mean: []float64{0, 0, 0}, scale: []float64{1, 1, 1}}
+	gridRows := make([]float64, 3*200)
+	for i := range gridRows {
+		gridRows[i] = float64(random.IntN(3))
+	}
+	models := append(madeModels(t),
+		neighborsOf(t, grid, 5, fitNeighbors(grid, gridRows, 5)),
+		makeDense(t, random, 87, activationTanh, 64, 32, 16, 8, 16, 32, 64),
+		makeNeighbors(t, random, 38, 200, 20), makeSVM(t, random, 87, 100))
+	for _, m := range models {
+		native := m.set(t)
+		for _, threads := range []int{1, 2} {
+			e, err := newONNXRuntimeEngine(m.graph, m.meta, options{intraThreads: threads, interThreads: 1})
+			require.NoError(t, err)
+			set := inMemory(m.detector, m.meta, e)
+			features := int(m.meta.GetNFeatures())
+			s := scaler{mean: m.meta.GetScaler().GetMean(), scale: m.meta.GetScaler().GetScale()}
+			rows := randomRows(random, s, 300)
+			for i := range 150 { // half of them on a coarse grid, some far away
+				for j := range features {
+					x := &rows[i*features+j]
+					*x = math.Round(*x*float64(1+i%3)) * float64(1+i/30)
+				}
+			}
+			for _, far := range farSamples(features) {
+				rows = append(rows, far...)
+			}
+			for _, explain := range []Explain{ExplainAlways, ExplainAlarms, ExplainNever} {
+				var want, got BatchVerdict
+				request := BatchRequest{Detector: m.detector, Rows: rows, Explain: explain}
+				require.NoError(t, native.ScoreBatch(t.Context(), request, &want))
+				require.NoError(t, set.ScoreBatch(t.Context(), request, &got))
+				require.Equal(t, want, got, "%s of %d features", m.detector, features)
+				var one Verdict
+				require.NoError(t, set.Score(t.Context(), Request{Detector: m.detector, Samples: [][]float64{rows[:features]}, Explain: explain}, &one))
+				require.Equal(t, want.Scores[0], one.Score)
+			}
+			require.NoError(t, set.Close())
+		}
 	}
 }

@@ -17,7 +17,7 @@ func shapeOf(m *anomalyv1.ModelMetadata) shape {
 	return shape{names: m.GetFeatureNames(), timesteps: windowLength(m)}
 }
 
-// windowLength is the number of samples that a detector scores at once: 1 for a forest (rules W1, W2).
+// windowLength is the number of samples that a detector scores at once: 1 for one without a window (rules W1, W2).
 func windowLength(m *anomalyv1.ModelMetadata) int {
 	if m.Timesteps == nil {
 		return 1

@@ -84,9 +84,26 @@ func TestBatchesAreCheckedInOrder(t *testing.T) {
 	}
 }
 
+// referenceModel is a detector of a frozen set.
+type referenceModel struct {
+	set      *ModelSet
+	detector Detector
+}
+
+// referenceModels are those of all frozen sets.
+func referenceModels(tb testing.TB) (models []referenceModel) {
+	tb.Helper()
+	for _, set := range openReferences(tb) {
+		for _, d := range set.Detectors() {
+			models = append(models, referenceModel{set, d})
+		}
+	}
+	return models
+}
+
 func TestBatchEqualsSingle(t *testing.T) {
-	set := openReference(t)
-	for _, d := range set.Detectors() {
+	for _, c := range referenceModels(t) {
+		set, d := c.set, c.detector
 		for _, explain := range []Explain{ExplainAlways, ExplainNever, ExplainAlarms} {
 			var rows []float64
 			requests := goldenRequests(t, set, d, explain)
@@ -154,8 +171,8 @@ func TestScoringDoesNotAllocate(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector makes sync.Pool drop objects")
 	}
-	set := openReference(t)
-	for _, d := range set.Detectors() {
+	for _, c := range referenceModels(t) {
+		set, d := c.set, c.detector
 		for _, explain := range []Explain{ExplainNever, ExplainAlways} {
 			requests := goldenRequests(t, set, d, explain)
 			var v Verdict

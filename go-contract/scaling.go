@@ -18,3 +18,22 @@ func (s scaler) scale1(x float64, j int) float64 {
 	}
 	return z
 }
+
+// scaleWindow writes the scaled values of a window, sample after sample, to z.
+func (s scaler) scaleWindow(z, window []float64) {
+	for k, j := 0, 0; k < len(window); k++ {
+		z[k] = s.scale1(window[k], j)
+		if j++; j == len(s.mean) {
+			j = 0
+		}
+	}
+}
+
+// references gives reference values as scorers use them: scaled (rule IF8), and as they are published (rule P1).
+func (s scaler) references(raw []float64) (scaled []float64, published []float32) {
+	for j, r := range raw {
+		scaled = append(scaled, s.scale1(r, j))
+		published = append(published, float32(r))
+	}
+	return scaled, published
+}

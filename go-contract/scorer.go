@@ -10,7 +10,7 @@ import (
 const (
 	// MaxSamples is the largest number of samples in a request.
 	MaxSamples = 256
-	// MaxBatchItems is the largest number of rows (forest) or windows (LSTM autoencoder) in a batch.
+	// MaxBatchItems is the largest number of rows, or windows of a detector that has one, in a batch.
 	MaxBatchItems = 16384
 	// MaxBatchBytes is the largest size of a batch's rows.
 	MaxBatchBytes = 64 << 20
@@ -59,7 +59,7 @@ type BatchLayout int32
 
 // The layouts. The zero value is BatchWindows.
 const (
-	// BatchWindows: independent items; each row (forest) or each run of `timesteps` rows (LSTM autoencoder).
+	// BatchWindows: independent items; each row, or each run of `timesteps` rows for a detector with a window.
 	BatchWindows = BatchLayout(anomalyv1.BatchLayout_BATCH_LAYOUT_UNSPECIFIED)
 	// BatchSeries: one series, oldest first; every row from the first full window on is scored.
 	BatchSeries = BatchLayout(anomalyv1.BatchLayout_BATCH_LAYOUT_SERIES)
@@ -85,14 +85,31 @@ type Verdict struct {
 	// PValue is the share of normal data expected to score this high or higher (rule C2).
 	PValue float64
 	Level  Level
-	// Contributions has one value per feature, and is empty when not asked for (rules IF7, LA6).
+	// Contributions has one value per feature, and is empty when not asked for (rules IF7, LA6, DA4, LF5, SV4, LC4, EN7).
 	Contributions []float32
-	// Expected has one value per feature in raw units, and is empty when Contributions is (rules IF6, LA7).
+	// Expected has one value per feature in raw units, and is empty when Contributions is (rules IF6, LA7, DA5, LF6,
+	// SV5, LC5, EN7).
 	Expected []float32
 	// TopFeature is the feature that contributes most; empty when there are no contributions, or all are 0.
 	TopFeature string
 	// DepthSum is the exact sum of path lengths of an isolation forest, 0 for other detectors (rule IF3).
 	DepthSum float64
+	// Members is what each member of an ensemble said, in the order of the enum, whether it was asked to explain or not; empty for
+	// other detectors (rule EN6).
+	Members []MemberVerdict
+}
+
+// MemberVerdict is what one member of an ensemble said.
+type MemberVerdict struct {
+	Detector Detector
+	// Weight among the members that answered; 0 when it did not.
+	Weight float64
+	// Score is the member's published score, Normalized the same on the common scale from 0 to 1, on which 0.3 is the member's
+	// threshold (rule EN3). Both are 0 when it did not answer.
+	Score      float32
+	Normalized float64
+	// Missing says why the member did not answer; empty when it did.
+	Missing string
 }
 
 // BatchRequest is many samples or windows to score, each to the same bits as alone (rule W4).
@@ -105,7 +122,8 @@ type BatchRequest struct {
 	ModelSetID string
 }
 
-// BatchVerdict has one entry of each list per scored item, in order. It can be used again like a Verdict.
+// BatchVerdict has one entry of each list per scored item, in order. It can be used again like a Verdict. What the members of an
+// ensemble said is in a Verdict alone.
 type BatchVerdict struct {
 	Scores    []float32
 	IsAnomaly []bool
@@ -135,7 +153,8 @@ type Scorer interface {
 	Close() error
 }
 
-// engine scores windows that have been checked. A window is timesteps*features raw values (one row for a forest).
+// engine scores windows that have been checked. A window is timesteps*features raw values (one row for a detector without a
+// window).
 // Engines fill Score, IsAnomaly, DepthSum and, when wanted, Contributions and Expected; they are safe for concurrent use.
 type engine interface {
 	score(window []float64, explain Explain, verdict *Verdict) error
@@ -145,10 +164,10 @@ type engine interface {
 // batchEngine is an engine with a faster way to score many windows; rows holds them at distances of stride values.
 type batchEngine interface {
 	engine
-	scoreBatch(rows []float64, count, stride int, explain Explain, verdict *BatchVerdict) error
+	scoreBatch(ctx context.Context, rows []float64, count, stride int, explain Explain, verdict *BatchVerdict) error
 }
 
-// WindowLength is the number of samples that a detector scores at once: 1 for a forest. 0 when it cannot be scored.
+// WindowLength is the number of samples that a detector scores at once: 1 for one without a window. 0 when it cannot be scored.
 func WindowLength(s Scorer, detector Detector) int {
 	if m := s.Metadata(detector); m != nil {
 		return windowLength(m)
@@ -175,7 +194,7 @@ func (v *BatchVerdict) Item(i, features int, to *Verdict) {
 	if len(v.DepthSums) > 0 {
 		to.DepthSum = v.DepthSums[i]
 	}
-	to.Contributions, to.Expected = to.Contributions[:0], to.Expected[:0]
+	to.Contributions, to.Expected, to.Members = to.Contributions[:0], to.Expected[:0], to.Members[:0]
 	if len(v.Contributions) > 0 {
 		to.Contributions = append(to.Contributions, v.Contributions[i*features:][:features]...)
 		to.Expected = append(to.Expected, v.Expected[i*features:][:features]...)

@@ -200,8 +200,22 @@ func readVerdict(v *anomalyv1.Verdict, verdict *Verdict) {
 	*verdict = Verdict{
 		Score: v.GetScore(), IsAnomaly: v.GetIsAnomaly(), Threshold: v.GetThreshold(), PValue: v.GetPValue(), Level: Level(v.GetLevel()),
 		Contributions: append(verdict.Contributions[:0], v.GetContributions()...), Expected: append(verdict.Expected[:0], v.GetExpected()...),
-		TopFeature: v.GetTopFeature(), DepthSum: v.GetDepthSum(),
+		TopFeature: v.GetTopFeature(), DepthSum: v.GetDepthSum(), Members: readMembers(v.GetMembers(), verdict.Members[:0]),
 	}
+}
+
+// readMembers appends what the members of an ensemble said.
+func readMembers(members []*anomalyv1.MemberVerdict, to []MemberVerdict) []MemberVerdict {
+	for _, m := range members {
+		said := MemberVerdict{
+			Detector: Detector(m.GetDetector()), Weight: m.GetWeight(), Score: m.GetScore(), Normalized: m.GetNormalized(), Missing: m.GetMissing(),
+		}
+		if said.Missing == "" && m.Score == nil { // no score must not look like a score of 0 (rule E3)
+			said.Missing = "the sidecar gave neither a score nor a reason"
+		}
+		to = append(to, said)
+	}
+	return to
 }
 
 // ScoreBatch asks for the scores of many samples or windows in one call.

@@ -112,7 +112,7 @@ func calibrationOf(scores []float32, source string) *anomalyv1.Calibration {
 
 // inMemory wraps an engine as a model set.
 func inMemory(detector Detector, meta *anomalyv1.ModelMetadata, e engine) *ModelSet {
-	m := &model{metadata: meta, shape: shapeOf(meta), calibration: calibration{meta.GetCalibration().GetScores()}, engine: e}
+	m := &model{metadata: meta, shape: shapeOf(meta), calibration: newCalibration(meta), engine: e}
 	return &ModelSet{
 		id: InProcess, models: map[Detector]*model{detector: m}, metadata: map[Detector]*anomalyv1.ModelMetadata{detector: meta},
 	}

@@ -1,6 +1,7 @@
 """Reads answer lines strictly: every member that the contract wants, and no other (rule E5)."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def read_answers(path: Path, ids: list[str | None], width: int, depth: bool) -> 
         for line in file:
             if read < n:
                 try:
-                    _read_one(answers, read, json.loads(line), ids[read], width, members)
+                    _read_one(answers, read, json.loads(line, parse_constant=_not_json), ids[read], width, members)
                 except (ValueError, TypeError, KeyError) as error:
                     answers.errors[read] = ("MALFORMED", str(error))
                     answers.faults.append(f"answer {read} to {ids[read]}: {error}: {line.strip()[:200]}")
@@ -88,6 +89,23 @@ def _read_one(answers: Answers, i: int, data: Any, id: str | None, width: int, m
         raise ValueError(f"not {width} contributions and expected values")
     answers.scores[i], answers.bits[i] = data["score"], data["score_bits"]
     answers.is_anomaly[i] = data["is_anomaly"]
-    answers.contributions[i], answers.expected[i] = data["contributions"], data["expected"]
+    answers.contributions[i] = [_number(x) for x in data["contributions"]]
+    answers.expected[i] = [_number(x) for x in data["expected"]]
     if "depth_sum" in members:
         answers.depth_sums[i] = data["depth_sum"]
+
+
+_INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def _number(value: Any) -> float:
+    """A number, or an infinity as E5 writes it (P1)."""
+    if isinstance(value, str):
+        return _INFINITIES[value]
+    if type(value) not in (int, float):
+        raise TypeError(f"{value!r} stands in the place of a number")
+    return float(value)
+
+
+def _not_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Samples = Floats | list[list[float]]
 
-DETECTORS = ("isolation_forest", "lstm_autoencoder")
-"""Detectors of the contract, written out here: the judge does not ask the judged."""
+DETECTORS = ("isolation_forest", "lstm_autoencoder", "dense_autoencoder", "local_outlier_factor", "one_class_svm")
+"""Detectors of the contract in the order of its enum, written out here: the judge does not ask the judged."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dwcp.anomaly.v1 import errors_pb2, golden_pb2
 from dwcp_training.detectors.base import Evaluation
 from tests.conformance.cases import Case, Samples
 from tests.conformance.contract import Fault
-from tests.conformance.reference import Wanted
+from tests.conformance.reference import Wanted, joined_evaluation
 
 
 def read_golden(path: Path) -> golden_pb2.GoldenFile:
@@ -59,8 +59,4 @@ def joined(parts: list[tuple[list[Case], Wanted]]) -> tuple[list[Case], Wanted]:
         cases += some
         faults += wanted.faults
         evaluations.append(wanted.evaluation)
-    columns = {
-        name: None if getattr(evaluations[0], name) is None else np.concatenate([getattr(e, name) for e in evaluations])
-        for name in vars(evaluations[0])
-    }
-    return cases, Wanted(faults, np.concatenate(scored), Evaluation(**columns))
+    return cases, Wanted(faults, np.concatenate(scored), joined_evaluation(evaluations))

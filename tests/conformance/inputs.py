@@ -22,6 +22,13 @@ _LARGEST_BISECTED = 256
 """Lines from a normal to an anomalous item that are bisected; further inputs lie around where these change."""
 
 
+Special = Callable[[Floats, np.random.Generator], Floats]
+"""Changes typical items `[n, timesteps, features]` to what one detector alone needs to be tried with."""
+
+SPECIAL_WEIGHT = 0.15
+"""Weight of each kind of special inputs."""
+
+
 @dataclass(frozen=True)
 class Source:
     """What inputs are made from.
@@ -29,11 +36,15 @@ class Source:
     Attributes:
         metadata: of the model: schema, scaler, window length.
         decide: decisions of the reference on items, bool `[n]`; finds the threshold.
+        absent: detectors of the contract that the set does not have.
+        special: kind to the maker of inputs for this detector alone.
         splits: feature index to the scaled thresholds of a forest's splits; empty for other detectors.
     """
 
     metadata: model_pb2.ModelMetadata
     decide: Callable[[Floats], NDArray[np.bool_]]
+    absent: tuple[str, ...] = ()
+    special: dict[str, Special] = field(default_factory=dict)
     splits: dict[int, Floats] = field(default_factory=dict)
 
     @property
@@ -63,8 +74,8 @@ def generate(source: Source, count: int, seed: int) -> list[Case]:
     """
     detector = source.metadata.model_type
     rng = np.random.default_rng([seed, len(detector)])
-    weights = {kind: weight for kind, (weight, applies, _) in KINDS.items() if applies(source)}
-    invalid = max(fault_count(source.timesteps), round(INVALID_SHARE * count))
+    weights = {kind: KINDS[kind][0] if kind in KINDS else SPECIAL_WEIGHT for kind in kinds_of(source)}
+    invalid = max(fault_count(source.timesteps, source.absent), round(INVALID_SHARE * count))
     valid = count - invalid
     if valid < 2 * len(weights):
         raise ValueError(f"{count} inputs cannot hold every kind and every fault; ask for {2 * invalid} or more")
@@ -72,10 +83,18 @@ def generate(source: Source, count: int, seed: int) -> list[Case]:
     sizes["typical"] += valid - sum(sizes.values())
     cases = []
     for kind, size in sizes.items():
-        items = KINDS[kind][2](source, rng, size)
+        if kind in KINDS:
+            items = KINDS[kind][2](source, rng, size)
+        else:
+            items = source.special[kind](typical(source, rng, size), rng)
         cases += [Case(f"{detector}/{kind}/{k:06d}", detector, kind, item) for k, item in enumerate(items)]
-    cases += invalid_cases(detector, typical(source, rng, invalid), 0, rng)
+    cases += invalid_cases(detector, typical(source, rng, invalid), 0, rng, source.absent)
     return [cases[i] for i in rng.permutation(len(cases))]
+
+
+def kinds_of(source: Source) -> list[str]:
+    """The kinds of valid inputs for a detector."""
+    return [kind for kind, (_, applies, _) in KINDS.items() if applies(source)] + list(source.special)
 
 
 def typical(source: Source, rng: np.random.Generator, count: int) -> Floats:
@@ -200,6 +219,11 @@ def _both_sides(source: Source, rng: np.random.Generator) -> tuple[Floats, Float
     """
     pool = np.concatenate([typical(source, rng, 256), source.mean + (typical(source, rng, 256) - source.mean) * 8])
     alarmed = source.decide(pool)
+    for factor in (0.3, 0.1, 64.0):  # calmer and wilder ones, for a model to which the others are all alike
+        if alarmed.any() and not alarmed.all():
+            break
+        pool = np.concatenate([pool, source.mean + (typical(source, rng, 256) - source.mean) * factor])
+        alarmed = source.decide(pool)
     if alarmed.all() or not alarmed.any():
         raise ValueError(f"{source.metadata.model_type} decides the same for everything: no inputs near its threshold")
     return pool[~alarmed], pool[alarmed]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ Samples = list[list[float]]
 Random = np.random.Generator
 
 
-def invalid_cases(detector: str, items: Floats, first: int, rng: Random) -> list[Case]:
+def invalid_cases(detector: str, items: Floats, first: int, rng: Random, absent: Sequence[str] = ()) -> list[Case]:
     """One case for each item, cycling through all faults.
 
     Args:
@@ -21,8 +21,10 @@ def invalid_cases(detector: str, items: Floats, first: int, rng: Random) -> list
         items: finite items to spoil, float64 `[n, timesteps, features]`.
         first: number in the id of the first case.
         rng: source of places and values.
+        absent: detectors of the contract that the set does not have: asking for one is a fault too.
     """
-    faults = {**SAMPLE_FAULTS, **LINE_FAULTS}
+    lines = LINE_FAULTS | {f"absent_{name}": _object(detector=name) for name in absent}
+    faults = {**SAMPLE_FAULTS, **lines}
     if items.shape[1] > 1:
         faults |= WINDOW_FAULTS
     names = list(faults)
@@ -30,15 +32,15 @@ def invalid_cases(detector: str, items: Floats, first: int, rng: Random) -> list
     for k, item in enumerate(items):
         fault = names[k % len(names)]
         id = f"{detector}/invalid/{fault}/{first + k:06d}"
-        spoiled = faults[fault](item, rng) if fault not in LINE_FAULTS else None
-        raw = LINE_FAULTS[fault](id, detector, item) if fault in LINE_FAULTS else None
+        spoiled = faults[fault](item, rng) if fault not in lines else None
+        raw = lines[fault](id, detector, item) if fault in lines else None
         cases.append(Case(id, detector, f"invalid/{fault}", spoiled, raw))
     return cases
 
 
-def fault_count(timesteps: int) -> int:
-    """Number of different faults for a window length: no run may have fewer invalid inputs."""
-    return len(SAMPLE_FAULTS) + len(LINE_FAULTS) + (len(WINDOW_FAULTS) if timesteps > 1 else 0)
+def fault_count(timesteps: int, absent: Sequence[str] = ()) -> int:
+    """Number of different faults for a window length and a set: no run may have fewer invalid inputs."""
+    return len(SAMPLE_FAULTS) + len(LINE_FAULTS) + len(absent) + (len(WINDOW_FAULTS) if timesteps > 1 else 0)
 
 
 def _with(value: float) -> Callable[[Floats, Random], Samples]:

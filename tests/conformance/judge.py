@@ -1,7 +1,10 @@
-"""The judge: every implementation against scikit-learn and Keras in float64, case by case (rules P1 to P4).
+"""The judge: every implementation against scikit-learn, Keras and numpy in float64, case by case (rules P1 to P4).
 
     python -m tests.conformance.judge --inputs 100000
+    python -m tests.conformance.judge --models models/reference/more-v1 --inputs 20000
     python -m tests.conformance.judge --models models --inputs 2000 --implementations python-core,go-native
+
+All detectors that the set has are judged; asking for one that it does not have must be refused.
 
 Nothing is skipped: an implementation that is not there, a case without answer and a run without cases fail.
 """
@@ -23,14 +26,14 @@ from rich.table import Table
 from dwcp_sidecar.errors import ContractError
 from tests.conformance import implementations as adapters
 from tests.conformance.answers import read_answers
-from tests.conformance.cases import DETECTORS, Case, write_lines
+from tests.conformance.cases import Case, write_lines
 from tests.conformance.compare import Tally, compare
-from tests.conformance.go_program import ROOT, BuildError
+from tests.conformance.go_program import BuildError
 from tests.conformance.inputs import generate
-from tests.conformance.reference import REFERENCES, MissingByproductError, Reference, Wanted
+from tests.conformance.reference import MissingByproductError, Reference, Wanted, joined_evaluation, references_of
 from tests.conformance.server import StartError, serving
+from tests.conformance.sets import REFERENCE_SET, detectors_of
 
-REFERENCE_SET = ROOT / "models" / "reference" / "v1"
 BATCHES = (1, 7, 64, 4096)
 THREADS = (1, 2)
 VARIANT_INPUTS = 5_000
@@ -84,8 +87,7 @@ class Result:
 def first(wanted: Wanted, count: int) -> Wanted:
     """The reference's answers to the first cases."""
     kept = wanted.scored < count
-    parts = {name: None if values is None else values[kept] for name, values in vars(wanted.evaluation).items()}
-    return Wanted(wanted.faults[:count], wanted.scored[kept], type(wanted.evaluation)(**parts))
+    return Wanted(wanted.faults[:count], wanted.scored[kept], joined_evaluation([wanted.evaluation], kept))
 
 
 def runs_of(has_threads: bool, batches: Sequence[int], threads: Sequence[int]) -> list[Run]:
@@ -185,7 +187,7 @@ def passed(results: Sequence[Result], names: Sequence[str], detectors: Sequence[
 
 def show(results: Sequence[Result], out: Console) -> None:
     """The table, then the first mismatches of each implementation."""
-    table = Table(title="Every implementation against scikit-learn and Keras in float64", title_justify="left")
+    table = Table(title="Every implementation against scikit-learn, Keras and numpy in float64", title_justify="left")
     for column in ("implementation", "detector", "runs"):
         table.add_column(column, overflow="fold")
     for column in _NUMBERS:
@@ -209,9 +211,8 @@ def show(results: Sequence[Result], out: Console) -> None:
 
 def questions_for(models: Path, count: int, seed: int, folder: Path) -> Iterator[Question]:
     """Generated inputs for every detector of a set, answered by the reference."""
-    for detector in DETECTORS:
+    for detector, reference in references_of(models).items():
         began = time.monotonic()
-        reference = REFERENCES[detector](models)
         cases = generate(reference.source(), count, seed)
         question = prepare(reference, cases, reference.answer(cases), folder)
         kinds, counts = np.unique([case.kind.split("/")[0] for case in cases], return_counts=True)
@@ -234,6 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [name for name in arguments.implementations.split(",") if name]
     began = time.monotonic()
     try:
+        detectors = detectors_of(arguments.models)
         with tempfile.TemporaryDirectory(prefix="dwcp-inputs-") as folder:
             questions = list(questions_for(arguments.models, arguments.inputs, arguments.seed, Path(folder)))
             results = judge(questions, arguments.models, names, arguments.batches, arguments.threads)
@@ -242,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     out = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
     show(results, out)
-    good = passed(results, names, DETECTORS)
+    good = passed(results, names, detectors)
     inputs = f"{arguments.inputs:,} inputs a detector, seed {arguments.seed}, {time.monotonic() - began:.0f} s"
     out.print(f"{'PASSED' if good else 'FAILED'}: {len(names)} implementations, {inputs}")
     return 0 if good else 1

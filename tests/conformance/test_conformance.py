@@ -1,4 +1,4 @@
-"""Every implementation gives the same bits: on the reference set's vectors, the frozen ones and 1,000 inputs each."""
+"""Every implementation gives the same bits: on the frozen sets' vectors, further frozen ones and 1,000 inputs each."""
 
 import io
 import re
@@ -19,9 +19,10 @@ from tests.conformance.compare import Tally, compare, published
 from tests.conformance.go_program import GO_FOLDER, contract_score
 from tests.conformance.golden_files import cases_of, joined, read_golden, wanted_of
 from tests.conformance.implementations import BUILDERS
-from tests.conformance.inputs import KINDS, generate
+from tests.conformance.inputs import generate, kinds_of
 from tests.conformance.invalid import fault_count
-from tests.conformance.reference import REFERENCES, Reference
+from tests.conformance.reference import REFERENCES, Reference, references_of
+from tests.conformance.sets import HOME, SETS, detectors_of
 
 pytestmark = pytest.mark.timeout(600)  # the first test of a session pays for all runs
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "v1"
@@ -30,36 +31,47 @@ BATCHES = (1, 7, 4096)
 """`make parity` adds 64."""
 SKLEARN_BOUND = 3e-15
 """Largest difference from scikit-learn's own score (IF4)."""
+SKLEARN_RELATIVE_BOUND = 1e-12
+"""Largest relative difference from scikit-learn's sums and scores (LF4, SV2)."""
 
 
 @dataclass
 class Session:
-    """All that one session judges."""
+    """All that is judged of the frozen sets."""
 
     references: dict[str, Reference]
     questions: dict[str, judge.Question]
     results: list[judge.Result]
 
 
-def golden_parts(reference_set: Path, detector: str):
-    """Cases and answers of the set's own vectors and of the frozen ones."""
-    for prefix, folder in (("own", reference_set), ("v1", VECTORS)):
+def golden_parts(detector: str):
+    """Cases and answers of the vectors in the detector's set and of those in tests/vectors."""
+    for prefix, folder in (("own", HOME[detector]), ("v1", VECTORS)):
         file = read_golden(folder / f"{detector}.golden.json")
         yield cases_of(file, prefix), wanted_of(file)
 
 
 @pytest.fixture(scope="session")
-def session(reference_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     folder = tmp_path_factory.mktemp("requests")
-    references = {detector: REFERENCES[detector](reference_set) for detector in DETECTORS}
-    questions = {}
-    for detector, reference in references.items():
-        parts = list(golden_parts(reference_set, detector))
-        inputs = generate(reference.source(), INPUTS, seed=1_000)
-        cases, wanted = joined([*parts, (inputs, reference.answer(inputs))])
-        some = sum(len(part) for part, _ in parts) + 200
-        questions[detector] = judge.prepare(reference, cases, wanted, folder, some)
-    return Session(references, questions, judge.judge(list(questions.values()), reference_set, batches=BATCHES))
+    made = Session({}, {}, [])
+    for models in SETS:
+        questions = {}
+        for detector, reference in references_of(models).items():
+            parts = list(golden_parts(detector))
+            inputs = generate(reference.source(), INPUTS, seed=1_000)
+            cases, wanted = joined([*parts, (inputs, reference.answer(inputs))])
+            some = sum(len(part) for part, _ in parts) + 200
+            made.references[detector] = reference
+            questions[detector] = judge.prepare(reference, cases, wanted, folder, some)
+        made.questions |= questions
+        made.results += judge.judge(list(questions.values()), models, batches=BATCHES)
+    return made
+
+
+def test_the_frozen_sets_have_every_detector():
+    assert {detector: models for models in SETS for detector in detectors_of(models)} == HOME
+    assert set(HOME) == set(DETECTORS) == set(REFERENCES)
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
@@ -74,20 +86,46 @@ def test_implementation_equals_the_reference(session: Session, name: str, detect
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_scikit_learn_and_keras_confirm_every_golden_vector(session: Session, reference_set: Path, detector: str):
-    for cases, wanted in golden_parts(reference_set, detector):
+def test_the_reference_confirms_every_golden_vector(session: Session, detector: str):
+    for cases, wanted in golden_parts(detector):
         reference = session.references[detector]
         tally = compare(cases, reference, wanted, published(reference.answer(cases), len(reference.names)))
         assert tally.passed, "\n".join(map(str, tally.mismatches))
         assert tally.equal == len(cases)
 
 
+def scored_items(session: Session, detector: str) -> np.ndarray:
+    """The items that are scored, float64 `[n, 1, features]`, of a detector without window."""
+    question = session.questions[detector]
+    return np.stack([np.asarray(question.cases[i].samples[-1:]) for i in question.wanted.scored])
+
+
 def test_forest_is_within_the_bound_of_scikit_learn(session: Session):
-    reference = session.references["isolation_forest"]
-    question = session.questions["isolation_forest"]
-    items = np.stack([question.cases[i].samples[-1:] for i in question.wanted.scored])
+    reference, items = session.references["isolation_forest"], scored_items(session, "isolation_forest")
     apart = np.abs(reference.sklearn_scores(items) - reference.evaluate(items).scores)
     assert (apart <= SKLEARN_BOUND).all(), apart.max()
+
+
+def test_neighbors_score_as_scikit_learn_where_none_tie(session: Session):
+    reference, items = session.references["local_outlier_factor"], scored_items(session, "local_outlier_factor")
+    ties = reference.ties(items)
+    assert 0 < ties.sum() < len(items) / 2  # LF2 is tried, and so is scikit-learn
+    apart = np.abs(reference.sklearn_scores(items) / reference.evaluate(items).scores - 1)
+    assert (apart[~ties] <= SKLEARN_RELATIVE_BOUND).all(), apart[~ties].max()
+
+
+def test_svm_decides_as_scikit_learn(session: Session):
+    """SV2: `inside - rho` is scikit-learn's decision function, and the score falls where it rises."""
+    reference, items = session.references["one_class_svm"], scored_items(session, "one_class_svm")
+    decisions, scores = reference.sklearn_decisions(items), reference.evaluate(items).scores
+    inside = reference.inside(items)
+    total = reference.model.dual_coef_.sum()
+    assert np.abs(decisions - (inside + reference.model.intercept_)).max() <= SKLEARN_RELATIVE_BOUND * total
+    # Sums that differ by rounding alone may be in another order than their scores.
+    order = np.argsort(inside)
+    rises = np.diff(inside[order]) > SKLEARN_RELATIVE_BOUND * total
+    assert rises.sum() > len(items) / 2
+    assert (np.diff(scores[order])[rises] < 0).all()
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
@@ -98,8 +136,9 @@ def test_generated_inputs_are_complete_and_repeatable(session: Session, detector
     assert [c.line for c in cases] == [c.line for c in generate(source, 600, seed=3)]
     assert [c.line for c in cases] != [c.line for c in generate(source, 600, seed=4)]
     kinds = {case.kind for case in cases}
-    assert {kind for kind, (_, applies, _) in KINDS.items() if applies(source)} <= kinds
-    assert len({kind for kind in kinds if kind.startswith("invalid/")}) == fault_count(reference.timesteps)
+    assert set(kinds_of(source)) <= kinds
+    faults = {kind for kind in kinds if kind.startswith("invalid/")}
+    assert len(faults) == fault_count(reference.timesteps, source.absent)
     assert len({case.id for case in cases}) == len(cases) == 600
     wanted = reference.answer(cases)
     refused = [case.kind for case, fault in zip(cases, wanted.faults, strict=True) if fault is not None]
@@ -109,9 +148,9 @@ def test_generated_inputs_are_complete_and_repeatable(session: Session, detector
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_python_runs_every_golden_case(reference_set: Path, detector: str):
-    models = ModelSet.open(reference_set)
-    for folder in (reference_set, VECTORS):
+def test_python_runs_every_golden_case(detector: str):
+    models = ModelSet.open(HOME[detector])
+    for folder in (HOME[detector], VECTORS):
         file = read_golden(folder / f"{detector}.golden.json")
         ran = []
 
@@ -123,13 +162,14 @@ def test_python_runs_every_golden_case(reference_set: Path, detector: str):
         assert repr(ran) == repr([[list(sample.values) for sample in case.samples] for case in file.cases])
 
 
+@pytest.mark.parametrize("models", SETS, ids=lambda path: path.name)
 @pytest.mark.parametrize("backend", ["native", "onnxruntime"])
-def test_go_runs_every_golden_case(reference_set: Path, backend: str):
-    command = [contract_score(backend), "--models", reference_set, "--backend", backend, "--golden"]
+def test_go_runs_every_golden_case(models: Path, backend: str):
+    command = [contract_score(backend), "--models", models, "--backend", backend, "--golden"]
     done = subprocess.run(command, cwd=GO_FOLDER, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = dict(re.findall(r"^(\w+): (\d+) golden vectors, 0 failed$", done.stdout, re.MULTILINE))
-    files = {detector: read_golden(reference_set / f"{detector}.golden.json") for detector in DETECTORS}
+    files = {detector: read_golden(models / f"{detector}.golden.json") for detector in detectors_of(models)}
     assert counts == {detector: str(len(file.cases)) for detector, file in files.items()}
 
 

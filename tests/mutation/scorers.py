@@ -129,9 +129,18 @@ def scale_in_float32(detector: str) -> Change:
         del graph.node[:]
         graph.node.extend(nodes)
 
+    return with_operators(detector, change)
+
+
+def with_operators(detector: str, change: Callable[[onnx.ModelProto], None]) -> Change:
+    """Turns a change of a graph into one of a set whose metadata say how many operators there are then."""
+
     def mutate(copy: SetCopy) -> None:
         copy.edit_graph(detector, change)
-        copy.edit_json(METADATA[detector], lambda data: _count_operators(data, copy.graph(detector)))
+        before = copy.json(METADATA[detector])["graph"]["operator_counts"]
+        _count_operators(after := copy.json(METADATA[detector]), copy.graph(detector))
+        if after["graph"]["operator_counts"] != before:
+            copy.edit_json(METADATA[detector], lambda data: data.update(after))
 
     return mutate
 
@@ -191,19 +200,23 @@ def _nearest_normal(copy: SetCopy) -> dict:
     return min((score for score in scored if not score["is_anomaly"]), key=lambda score: score["depth_sum"])
 
 
-def lstm_threshold_everywhere(copy: SetCopy) -> None:
+def threshold_everywhere(detector: str) -> Change:
     """The threshold moves to the next midpoint of float32 numbers (D2), in graph, its properties and metadata."""
-    threshold = next_midpoint(copy.json(METADATA[LSTM])["threshold"])
 
-    def change(model: onnx.ModelProto) -> None:
-        set_initializer(model, "threshold", np.array(threshold))
-        set_property(model, "dwcp.threshold", repr(threshold))
+    def mutate(copy: SetCopy) -> None:
+        threshold = next_midpoint(copy.json(METADATA[detector])["threshold"])
 
-    copy.edit_graph(LSTM, change)
-    copy.edit_json(METADATA[LSTM], lambda data: data.update(threshold=threshold))
+        def change(model: onnx.ModelProto) -> None:
+            set_initializer(model, "threshold", np.array(threshold))
+            set_property(model, "dwcp.threshold", repr(threshold))
+
+        copy.edit_graph(detector, change)
+        copy.edit_json(METADATA[detector], lambda data: data.update(threshold=threshold))
+
+    return mutate
 
 
-def lstm_threshold_in_graph(model: onnx.ModelProto) -> None:
+def threshold_in_graph(model: onnx.ModelProto) -> None:
     """The same in the graph alone."""
     set_initializer(model, "threshold", np.array(next_midpoint(float(initializer(model, "threshold")))))
 
@@ -215,41 +228,44 @@ def next_midpoint(threshold: float) -> float:
     return (float(above) + float(np.nextafter(above, np.float32(np.inf)))) / 2
 
 
-def swap_means(model: onnx.ModelProto) -> None:
-    """The means of the first two features change places."""
-    means = initializer(model, "scaler_mean")
-    means[[0, 1]] = means[[1, 0]]
-    set_initializer(model, "scaler_mean", means)
+def swap_in_scaler(part: str = "mean") -> Callable[[onnx.ModelProto], None]:
+    """The means, or the scales, of the first two features change places."""
+
+    def change(model: onnx.ModelProto) -> None:
+        values = initializer(model, f"scaler_{part}")
+        values[[0, 1]] = values[[1, 0]]
+        set_initializer(model, f"scaler_{part}", values)
+
+    return change
 
 
-def swap_means_everywhere(detector: str) -> Change:
-    """Likewise in graph and metadata, with the scaled reference values that follow from them (IF8)."""
+def swap_in_scaler_everywhere(detector: str, part: str = "mean") -> Change:
+    """Likewise in graph and metadata, with the scaled reference values that follow from them (IF8).
+
+    Where samples are compared with rows, both scaled by the same means, the means cancel: swap scales there.
+    """
 
     def swap(data: dict) -> None:
-        means = data["scaler"]["mean"]
-        means[0], means[1] = means[1], means[0]
+        values = data["scaler"][part]
+        values[0], values[1] = values[1], values[0]
 
     def mutate(copy: SetCopy) -> None:
-        copy.edit_graph(detector, swap_means)
+        copy.edit_graph(detector, swap_in_scaler(part))
         copy.edit_json(METADATA[detector], swap)
-        if detector == FOREST:
-            data = copy.json(METADATA[FOREST])
+        if any(tensor.name == "reference_scaled" for tensor in copy.graph(detector).graph.initializer):
+            data = copy.json(METADATA[detector])
             means, scales = np.array(data["scaler"]["mean"]), np.array(data["scaler"]["scale"])
             scaled = (np.array(data["reference_values"]) - means) / scales
-            copy.edit_graph(FOREST, lambda model: set_initializer(model, "reference_scaled", scaled))
+            copy.edit_graph(detector, lambda model: set_initializer(model, "reference_scaled", scaled))
 
     return mutate
 
 
-def another_reference_value(copy: SetCopy) -> None:
-    """Explanations replace a metric by another value (IF7); scores stay the same."""
-
-    def change(model: onnx.ModelProto) -> None:
-        values = initializer(model, "reference_scaled")
-        values[0] += 0.25
-        set_initializer(model, "reference_scaled", values)
-
-    copy.edit_graph(FOREST, change)
+def another_reference_value(model: onnx.ModelProto) -> None:
+    """Explanations compare with another value (IF7, SV4); scores stay the same."""
+    values = initializer(model, "reference_scaled")
+    values[0] += 0.25
+    set_initializer(model, "reference_scaled", values)
 
 
 def swap_gates(layer: str, first: str, second: str, parts: tuple[str, ...] = ("kernel", "recurrent", "bias")) -> Change:
@@ -265,7 +281,7 @@ def swap_gates(layer: str, first: str, second: str, parts: tuple[str, ...] = ("k
     return in_graph(LSTM)(change)
 
 
-def change_weight(name: str, by: float | None) -> Change:
+def change_weight(name: str, by: float | None, detector: str = LSTM) -> Change:
     """The largest weight of an initializer changes by a visible amount, or by one float32 step where `by` is None."""
 
     def change(model: onnx.ModelProto) -> None:
@@ -275,7 +291,7 @@ def change_weight(name: str, by: float | None) -> Change:
         values[place] = np.nextafter(value, np.float32(np.inf)) if by is None else value + np.float32(by)
         set_initializer(model, name, values)
 
-    return in_graph(LSTM)(change)
+    return in_graph(detector)(change)
 
 
 def swap_graphs(copy: SetCopy) -> None:

@@ -11,8 +11,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-METADATA = {"isolation_forest": "model_metadata.json", "lstm_autoencoder": "lstm_metadata.json"}
+from tests.conformance.sets import METADATA
+
 MANIFEST = "manifest.json"
+__all__ = ["MANIFEST", "METADATA", "SetCopy", "Trees", "initializer", "set_initializer", "set_property"]
 
 
 class SetCopy:

@@ -1,8 +1,8 @@
-"""Makes the golden files in tests/vectors/v1 from scikit-learn and Keras in float64; no serving code runs.
+"""Makes the golden files in tests/vectors/v1 from scikit-learn, Keras and numpy in float64; no serving code runs.
 
     python -m tests.vectors.make
 
-The files are frozen at the first release (V5): where they exist, nothing is written unless --replace is given.
+The files are frozen once they are released (V5): one that is there is kept, unless it is named with --replace.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from dwcp_training.detectors.base import Evaluation
 from dwcp_training.golden.make import MARGIN, boundary_distance
 from tests.conformance.cases import Case
 from tests.conformance.inputs import generate
-from tests.conformance.judge import REFERENCE_SET
 from tests.conformance.reference import REFERENCES, Reference, Wanted
+from tests.conformance.sets import HOME
 
 FOLDER = Path(__file__).resolve().parent / "v1"
 SEED = 1
@@ -27,7 +27,7 @@ LARGEST_FILE = 1_000_000
 
 CASES = {
     "typical": 30, "heavy_tailed": 45, "uniform": 30, "split": 60, "shape": 48, "bits": 45, "extreme": 40, "limit": 28,
-    "threshold": 40, "history": 2,
+    "threshold": 40, "history": 2, "row": 40, "between": 30, "tie": 60, "kernel": 60, "kink": 60,
 }  # fmt: skip
 """Kind of input to the number of its cases, about 300 in all with those that are errors."""
 
@@ -41,6 +41,11 @@ FLAGS = {
     "extreme": "Huge, tiny, denormal, zero or negative zero, in one place or many.",
     "limit": "One metric at the value at which an operator wants to be warned or woken, or a float64 step beside it.",
     "threshold": "Next to where the decision changes, found by bisection. Finds wrong thresholds and rounding.",
+    "row": "A row that the model stores, or a float64 step beside it. Finds wrong scaling and cancellation.",
+    "between": "The midpoint of two rows that the model stores.",
+    "tie": "The last neighbour and the next row are equally far, or nearly. Finds a wrong order of neighbours (LF2).",
+    "kernel": "At a distance from a support vector at which the kernel is next to 1, next to 0, or between (SV2, SV3).",
+    "kink": "The sum of a unit is next to 0, where its activation bends. Finds another activation.",
     "history": "More samples than the detector scores (W1, W2).",
     "error": "Must be refused with this code and field, and never scored.",
 }
@@ -109,23 +114,26 @@ def _score(evaluation: Evaluation, row: int) -> golden_pb2.GoldenScore:
 def _keeps_margin(evaluation: Evaluation) -> np.ndarray:
     """Which answers lie further than V4's margin from all midpoints of float32 numbers, bool `[n]`."""
     columns = [evaluation.scores[:, np.newaxis], evaluation.contributions]
-    if evaluation.depth_sums is None:  # a forest's expected values are stored, not computed
+    if not evaluation.expected_is_stored:
         columns.append(evaluation.expected)
     return (boundary_distance(np.concatenate(columns, axis=1)) > MARGIN).all(axis=1)
 
 
 def main() -> int:
-    """Writes both files; 1 when they are there and may not be replaced."""
+    """Writes the files that are not there yet."""
     parser = argparse.ArgumentParser(prog="python -m tests.vectors.make", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--replace", action="store_true", help="before the first release only")
+    parser.add_argument(
+        "--replace", action="append", default=[], metavar="DETECTOR", choices=sorted(REFERENCES),
+        help="make its file anew, before it is released only",
+    )  # fmt: skip
     arguments = parser.parse_args()
     for detector, open_reference in REFERENCES.items():
         path = FOLDER / f"{detector}.golden.json"
-        if path.exists() and not arguments.replace:
-            print(f"{path.name} is there and frozen (V5); before the first release, --replace makes it anew")
-            return 1
-        file = make(open_reference(REFERENCE_SET))
+        if path.exists() and detector not in arguments.replace:
+            print(f"{path.name}: is there and frozen (V5)")
+            continue
+        file = make(open_reference(HOME[detector]))
         text = protojson.dumps(file).encode()
         if len(text) > LARGEST_FILE:
             raise ValueError(f"{path.name} would have {len(text):,} bytes; ask for fewer cases")

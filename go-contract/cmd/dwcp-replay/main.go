@@ -131,7 +131,7 @@ func micro(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 func same(a, b *anomaly.Verdict) bool {
 	return math.Float32bits(a.Score) == math.Float32bits(b.Score) && a.IsAnomaly == b.IsAnomaly && a.Level == b.Level &&
 		a.PValue == b.PValue && a.TopFeature == b.TopFeature && a.DepthSum == b.DepthSum &&
-		slices.Equal(a.Contributions, b.Contributions) && slices.Equal(a.Expected, b.Expected)
+		slices.Equal(a.Contributions, b.Contributions) && slices.Equal(a.Expected, b.Expected) && slices.Equal(a.Members, b.Members)
 }
 
 // readCSV calls row for every row, with the values of the named columns in the order of names.

@@ -64,7 +64,7 @@ func parseFlags(args []string, out, messages io.Writer) (*settings, error) {
 	flags := flag.NewFlagSet("dwcp-score", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&s.models, "models", "", "folder of the model set")
-	flags.StringVar(&s.detector, "detector", "", "isolation_forest or lstm_autoencoder (default: every detector of the set)")
+	flags.StringVar(&s.detector, "detector", "", "detector, for example isolation_forest (default: every detector of the set)")
 	flags.BoolVar(&s.all, "all", false, "print every scored row, not only the alarms")
 	flags.Usage = func() {}
 	err := flags.Parse(args)

@@ -69,6 +69,14 @@ func invalid(field, message string) *anomaly.Error {
 	return &anomaly.Error{Code: anomaly.CodeInvalidRequest, Field: field, Message: message}
 }
 
+// detectorNames are the names of the contract, so that reading one of them allocates nothing.
+var detectorNames = func() (names []string) {
+	for _, d := range anomaly.Detectors() {
+		names = append(names, d.String())
+	}
+	return names
+}()
+
 // parser walks over the text of a line; at is where it stands.
 type parser struct {
 	text []byte
@@ -288,10 +296,11 @@ func unquote(quoted []byte) (string, bool) {
 			return "samples", true
 		case "detector":
 			return "detector", true
-		case "isolation_forest":
-			return "isolation_forest", true
-		case "lstm_autoencoder":
-			return "lstm_autoencoder", true
+		}
+		for _, name := range detectorNames {
+			if string(inner) == name {
+				return name, true
+			}
 		}
 		return string(inner), true
 	}

@@ -88,7 +88,22 @@ func verdictSize(v *anomaly.Verdict, forest bool) (n int) {
 	if forest {
 		n += 9
 	}
+	for i := range v.Members {
+		n += fieldSize(memberSize(&v.Members[i]))
+	}
 	return n
+}
+
+// memberSize is the number of bytes of a MemberVerdict.
+func memberSize(m *anomaly.MemberVerdict) int {
+	n := 1 + protowire.SizeVarint(uint64(m.Detector)) // no detector is 0
+	if math.Float64bits(m.Weight) != 0 {
+		n += 9
+	}
+	if m.Missing == "" {
+		return n + 5 + 9
+	}
+	return n + fieldSize(len(m.Missing))
 }
 
 // tag is the first byte of a field with a number below 16.
@@ -121,7 +136,23 @@ func appendVerdict(b []byte, v *anomaly.Verdict, forest bool) []byte {
 	if forest {
 		b = binary.LittleEndian.AppendUint64(append(b, tag(9, protowire.Fixed64Type)), math.Float64bits(v.DepthSum))
 	}
+	for i := range v.Members {
+		b = appendMember(appendHead(b, 10, memberSize(&v.Members[i])), &v.Members[i])
+	}
 	return b
+}
+
+// appendMember appends the fields of a MemberVerdict. Score and normalized score are there even when they are 0, if the member answered.
+func appendMember(b []byte, m *anomaly.MemberVerdict) []byte {
+	b = protowire.AppendVarint(append(b, tag(1, protowire.VarintType)), uint64(m.Detector))
+	if bits := math.Float64bits(m.Weight); bits != 0 {
+		b = binary.LittleEndian.AppendUint64(append(b, tag(2, protowire.Fixed64Type)), bits)
+	}
+	if m.Missing != "" {
+		return protowire.AppendString(append(b, tag(5, protowire.BytesType)), m.Missing)
+	}
+	b = binary.LittleEndian.AppendUint32(append(b, tag(3, protowire.Fixed32Type)), math.Float32bits(m.Score))
+	return binary.LittleEndian.AppendUint64(append(b, tag(4, protowire.Fixed64Type)), math.Float64bits(m.Normalized))
 }
 
 // appendFloats appends a packed list; nothing for an empty one.

@@ -126,12 +126,12 @@ const (
 	inputType = "FP64"
 )
 
-// inputShape is the shape of n items: [n, features] for a forest, [n, timesteps, features] for others (rule O2).
+// inputShape is the shape of n items: [n, features], or [n, timesteps, features] for a detector with a window (rule O2).
 func (m *model) inputShape(n int64) []int64 {
-	if m.detector == anomaly.IsolationForest {
-		return []int64{n, int64(len(m.features))}
+	if m.windowed {
+		return []int64{n, int64(m.window), int64(len(m.features))}
 	}
-	return []int64{n, int64(m.window), int64(len(m.features))}
+	return []int64{n, int64(len(m.features))}
 }
 
 // output is one output of a model.

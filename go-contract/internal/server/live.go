@@ -27,13 +27,14 @@ type live struct {
 	opened, written time.Time
 }
 
-const lastDetector = int(anomaly.LSTMAutoencoder)
+const lastDetector = int(anomaly.Ensemble)
 
 // model is what the server knows of one detector of the live set.
 type model struct {
 	detector anomaly.Detector
-	// window is the number of samples that are scored at once.
+	// window is the number of samples that are scored at once; windowed says that the model has one, be it of a single sample (rule W2).
 	window   int
+	windowed bool
 	features []string
 	counts   *modelCounts
 }
@@ -43,7 +44,10 @@ func newLive(scorer anomaly.Scorer, m *metrics) *live {
 	for _, d := range anomaly.Detectors() {
 		if metadata := scorer.Metadata(d); metadata != nil {
 			names := metadata.GetFeatureNames()
-			l.models[d] = &model{detector: d, window: anomaly.WindowLength(scorer, d), features: names, counts: m.model(d, names)}
+			l.models[d] = &model{
+				detector: d, window: anomaly.WindowLength(scorer, d), windowed: metadata.Timesteps != nil, features: names,
+				counts: m.model(d, names),
+			}
 		}
 	}
 	if set, ok := scorer.(*anomaly.ModelSet); ok {

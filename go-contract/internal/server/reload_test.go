@@ -393,6 +393,9 @@ func (r renamed) ID() string { return strings.Repeat("0", 64) }
 
 func (r renamed) Metadata(d anomaly.Detector) *anomalyv1.ModelMetadata {
 	m := proto.CloneOf(r.Scorer.Metadata(d))
+	if m == nil {
+		return nil
+	}
 	m.FeatureNames[0] = "other"
 	return m
 }

@@ -40,6 +40,10 @@ const (
 	Detector_DETECTOR_LOCAL_OUTLIER_FACTOR Detector = 4
 	// Scores one sample (rules SV1 to SV6).
 	Detector_DETECTOR_ONE_CLASS_SVM Detector = 5
+	// Trained on labels; scores a window of samples (rules LC1 to LC6).
+	Detector_DETECTOR_LSTM_CLASSIFIER Detector = 6
+	// Joins other detectors of its set (rules EN1 to EN7).
+	Detector_DETECTOR_ENSEMBLE Detector = 7
 )
 
 // Enum value maps for Detector.
@@ -51,6 +55,8 @@ var (
 		3: "DETECTOR_DENSE_AUTOENCODER",
 		4: "DETECTOR_LOCAL_OUTLIER_FACTOR",
 		5: "DETECTOR_ONE_CLASS_SVM",
+		6: "DETECTOR_LSTM_CLASSIFIER",
+		7: "DETECTOR_ENSEMBLE",
 	}
 	Detector_value = map[string]int32{
 		"DETECTOR_UNSPECIFIED":          0,
@@ -59,6 +65,8 @@ var (
 		"DETECTOR_DENSE_AUTOENCODER":    3,
 		"DETECTOR_LOCAL_OUTLIER_FACTOR": 4,
 		"DETECTOR_ONE_CLASS_SVM":        5,
+		"DETECTOR_LSTM_CLASSIFIER":      6,
+		"DETECTOR_ENSEMBLE":             7,
 	}
 )
 
@@ -367,7 +375,7 @@ type Graph struct {
 	Available bool `protobuf:"varint,2,opt,name=available,proto3" json:"available,omitempty"`
 	// Why there is no graph, empty when there is one.
 	UnavailableReason string `protobuf:"bytes,3,opt,name=unavailable_reason,json=unavailableReason,proto3" json:"unavailable_reason,omitempty"`
-	// Node list and names that readers rely on: `forest.v1`, `lstm.v1`, `lstm.float32.v1`, `dense.v1`, `neighbors.v1`, `svm.v1` (rule G2).
+	// Node list and names that readers rely on: `forest.v1`, `lstm.v1`, `lstm.float32.v1`, `dense.v1`, `neighbors.v1`, `svm.v1`, `classifier.v1` (rule G2).
 	Layout string `protobuf:"bytes,4,opt,name=layout,proto3" json:"layout,omitempty"`
 	// Operator type to count, asserted at export and at every load (rule G2).
 	OperatorCounts map[string]uint32 `protobuf:"bytes,5,rep,name=operator_counts,json=operatorCounts,proto3" json:"operator_counts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
@@ -760,6 +768,204 @@ func (x *SvmParameters) GetSupportVectors() uint32 {
 	return 0
 }
 
+// What only an LSTM classifier has.
+type ClassifierParameters struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Units of lstm_1, lstm_2, dense_1.
+	Units []uint32 `protobuf:"varint,1,rep,packed,name=units,proto3" json:"units,omitempty"`
+	// Windows of each class that it was fitted on: normal, anomalous.
+	NormalWindows    uint32 `protobuf:"varint,2,opt,name=normal_windows,json=normalWindows,proto3" json:"normal_windows,omitempty"`
+	AnomalousWindows uint32 `protobuf:"varint,3,opt,name=anomalous_windows,json=anomalousWindows,proto3" json:"anomalous_windows,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ClassifierParameters) Reset() {
+	*x = ClassifierParameters{}
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClassifierParameters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClassifierParameters) ProtoMessage() {}
+
+func (x *ClassifierParameters) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClassifierParameters.ProtoReflect.Descriptor instead.
+func (*ClassifierParameters) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ClassifierParameters) GetUnits() []uint32 {
+	if x != nil {
+		return x.Units
+	}
+	return nil
+}
+
+func (x *ClassifierParameters) GetNormalWindows() uint32 {
+	if x != nil {
+		return x.NormalWindows
+	}
+	return 0
+}
+
+func (x *ClassifierParameters) GetAnomalousWindows() uint32 {
+	if x != nil {
+		return x.AnomalousWindows
+	}
+	return 0
+}
+
+// One member of an ensemble.
+type EnsembleMember struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Detector Detector               `protobuf:"varint,1,opt,name=detector,proto3,enum=dwcp.anomaly.v1.Detector" json:"detector,omitempty"`
+	// Weight among all members, above 0; the weights of an ensemble sum to 1 (rule EN1).
+	Weight float64 `protobuf:"fixed64,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	// The threshold of the member that the ensemble was made for; another one in the set refuses the set (rule EN2).
+	Threshold float64 `protobuf:"fixed64,3,opt,name=threshold,proto3" json:"threshold,omitempty"`
+	// Published score that becomes 0 on the common scale, and the one that becomes 1 (rule EN3).
+	Low           float64 `protobuf:"fixed64,4,opt,name=low,proto3" json:"low,omitempty"`
+	High          float64 `protobuf:"fixed64,5,opt,name=high,proto3" json:"high,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnsembleMember) Reset() {
+	*x = EnsembleMember{}
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnsembleMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnsembleMember) ProtoMessage() {}
+
+func (x *EnsembleMember) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnsembleMember.ProtoReflect.Descriptor instead.
+func (*EnsembleMember) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *EnsembleMember) GetDetector() Detector {
+	if x != nil {
+		return x.Detector
+	}
+	return Detector_DETECTOR_UNSPECIFIED
+}
+
+func (x *EnsembleMember) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *EnsembleMember) GetThreshold() float64 {
+	if x != nil {
+		return x.Threshold
+	}
+	return 0
+}
+
+func (x *EnsembleMember) GetLow() float64 {
+	if x != nil {
+		return x.Low
+	}
+	return 0
+}
+
+func (x *EnsembleMember) GetHigh() float64 {
+	if x != nil {
+		return x.High
+	}
+	return 0
+}
+
+// What only an ensemble has.
+type EnsembleParameters struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the Detector enum.
+	Members []*EnsembleMember `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	// Level CRITICAL begins above it; a midpoint as D2 says (rule EN5).
+	CriticalThreshold float64 `protobuf:"fixed64,2,opt,name=critical_threshold,json=criticalThreshold,proto3" json:"critical_threshold,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *EnsembleParameters) Reset() {
+	*x = EnsembleParameters{}
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnsembleParameters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnsembleParameters) ProtoMessage() {}
+
+func (x *EnsembleParameters) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnsembleParameters.ProtoReflect.Descriptor instead.
+func (*EnsembleParameters) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *EnsembleParameters) GetMembers() []*EnsembleMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *EnsembleParameters) GetCriticalThreshold() float64 {
+	if x != nil {
+		return x.CriticalThreshold
+	}
+	return 0
+}
+
 // Where a model comes from.
 type TrainingRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -794,7 +1000,7 @@ type TrainingRecord struct {
 
 func (x *TrainingRecord) Reset() {
 	*x = TrainingRecord{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[9]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +1012,7 @@ func (x *TrainingRecord) String() string {
 func (*TrainingRecord) ProtoMessage() {}
 
 func (x *TrainingRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[9]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +1025,7 @@ func (x *TrainingRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrainingRecord.ProtoReflect.Descriptor instead.
 func (*TrainingRecord) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TrainingRecord) GetDataFingerprint() string {
@@ -923,7 +1129,7 @@ type Series struct {
 
 func (x *Series) Reset() {
 	*x = Series{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[10]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1141,7 @@ func (x *Series) String() string {
 func (*Series) ProtoMessage() {}
 
 func (x *Series) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[10]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1154,7 @@ func (x *Series) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Series.ProtoReflect.Descriptor instead.
 func (*Series) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Series) GetValues() []float64 {
@@ -986,22 +1192,24 @@ type ModelMetadata struct {
 	ReferenceValues []float64   `protobuf:"fixed64,12,rep,packed,name=reference_values,json=referenceValues,proto3" json:"reference_values,omitempty"`
 	ParityClass     ParityClass `protobuf:"varint,13,opt,name=parity_class,json=parityClass,proto3,enum=dwcp.anomaly.v1.ParityClass" json:"parity_class,omitempty"`
 	// Set in the TOLERANCE class only.
-	Tolerance     *Tolerance          `protobuf:"bytes,14,opt,name=tolerance,proto3" json:"tolerance,omitempty"`
-	Calibration   *Calibration        `protobuf:"bytes,15,opt,name=calibration,proto3" json:"calibration,omitempty"`
-	Graph         *Graph              `protobuf:"bytes,16,opt,name=graph,proto3" json:"graph,omitempty"`
-	Forest        *ForestParameters   `protobuf:"bytes,17,opt,name=forest,proto3" json:"forest,omitempty"`
-	Lstm          *LstmParameters     `protobuf:"bytes,18,opt,name=lstm,proto3" json:"lstm,omitempty"`
-	Training      *TrainingRecord     `protobuf:"bytes,19,opt,name=training,proto3" json:"training,omitempty"`
-	Dense         *DenseParameters    `protobuf:"bytes,20,opt,name=dense,proto3" json:"dense,omitempty"`
-	Neighbors     *NeighborParameters `protobuf:"bytes,21,opt,name=neighbors,proto3" json:"neighbors,omitempty"`
-	Svm           *SvmParameters      `protobuf:"bytes,22,opt,name=svm,proto3" json:"svm,omitempty"`
+	Tolerance     *Tolerance            `protobuf:"bytes,14,opt,name=tolerance,proto3" json:"tolerance,omitempty"`
+	Calibration   *Calibration          `protobuf:"bytes,15,opt,name=calibration,proto3" json:"calibration,omitempty"`
+	Graph         *Graph                `protobuf:"bytes,16,opt,name=graph,proto3" json:"graph,omitempty"`
+	Forest        *ForestParameters     `protobuf:"bytes,17,opt,name=forest,proto3" json:"forest,omitempty"`
+	Lstm          *LstmParameters       `protobuf:"bytes,18,opt,name=lstm,proto3" json:"lstm,omitempty"`
+	Training      *TrainingRecord       `protobuf:"bytes,19,opt,name=training,proto3" json:"training,omitempty"`
+	Dense         *DenseParameters      `protobuf:"bytes,20,opt,name=dense,proto3" json:"dense,omitempty"`
+	Neighbors     *NeighborParameters   `protobuf:"bytes,21,opt,name=neighbors,proto3" json:"neighbors,omitempty"`
+	Svm           *SvmParameters        `protobuf:"bytes,22,opt,name=svm,proto3" json:"svm,omitempty"`
+	Classifier    *ClassifierParameters `protobuf:"bytes,23,opt,name=classifier,proto3" json:"classifier,omitempty"`
+	Ensemble      *EnsembleParameters   `protobuf:"bytes,24,opt,name=ensemble,proto3" json:"ensemble,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ModelMetadata) Reset() {
 	*x = ModelMetadata{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[11]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1221,7 @@ func (x *ModelMetadata) String() string {
 func (*ModelMetadata) ProtoMessage() {}
 
 func (x *ModelMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[11]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1234,7 @@ func (x *ModelMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelMetadata.ProtoReflect.Descriptor instead.
 func (*ModelMetadata) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ModelMetadata) GetSchemaVersion() uint32 {
@@ -1183,6 +1391,20 @@ func (x *ModelMetadata) GetSvm() *SvmParameters {
 	return nil
 }
 
+func (x *ModelMetadata) GetClassifier() *ClassifierParameters {
+	if x != nil {
+		return x.Classifier
+	}
+	return nil
+}
+
+func (x *ModelMetadata) GetEnsemble() *EnsembleParameters {
+	if x != nil {
+		return x.Ensemble
+	}
+	return nil
+}
+
 // One file of a model set.
 type FileEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1199,7 +1421,7 @@ type FileEntry struct {
 
 func (x *FileEntry) Reset() {
 	*x = FileEntry{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[12]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1433,7 @@ func (x *FileEntry) String() string {
 func (*FileEntry) ProtoMessage() {}
 
 func (x *FileEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[12]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1446,7 @@ func (x *FileEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileEntry.ProtoReflect.Descriptor instead.
 func (*FileEntry) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FileEntry) GetPath() string {
@@ -1271,7 +1493,7 @@ type ModelEntry struct {
 
 func (x *ModelEntry) Reset() {
 	*x = ModelEntry{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[13]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1505,7 @@ func (x *ModelEntry) String() string {
 func (*ModelEntry) ProtoMessage() {}
 
 func (x *ModelEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[13]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1518,7 @@ func (x *ModelEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelEntry.ProtoReflect.Descriptor instead.
 func (*ModelEntry) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ModelEntry) GetDetector() Detector {
@@ -1342,7 +1564,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[14]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1576,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[14]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1589,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Manifest) GetSchemaVersion() uint32 {
@@ -1439,7 +1661,20 @@ const file_dwcp_anomaly_v1_model_proto_rawDesc = "" +
 	"\rSvmParameters\x12\x14\n" +
 	"\x05gamma\x18\x01 \x01(\x01R\x05gamma\x12\x0e\n" +
 	"\x02nu\x18\x02 \x01(\x01R\x02nu\x12'\n" +
-	"\x0fsupport_vectors\x18\x03 \x01(\rR\x0esupportVectors\"\x9b\a\n" +
+	"\x0fsupport_vectors\x18\x03 \x01(\rR\x0esupportVectors\"\x80\x01\n" +
+	"\x14ClassifierParameters\x12\x14\n" +
+	"\x05units\x18\x01 \x03(\rR\x05units\x12%\n" +
+	"\x0enormal_windows\x18\x02 \x01(\rR\rnormalWindows\x12+\n" +
+	"\x11anomalous_windows\x18\x03 \x01(\rR\x10anomalousWindows\"\xa3\x01\n" +
+	"\x0eEnsembleMember\x125\n" +
+	"\bdetector\x18\x01 \x01(\x0e2\x19.dwcp.anomaly.v1.DetectorR\bdetector\x12\x16\n" +
+	"\x06weight\x18\x02 \x01(\x01R\x06weight\x12\x1c\n" +
+	"\tthreshold\x18\x03 \x01(\x01R\tthreshold\x12\x10\n" +
+	"\x03low\x18\x04 \x01(\x01R\x03low\x12\x12\n" +
+	"\x04high\x18\x05 \x01(\x01R\x04high\"~\n" +
+	"\x12EnsembleParameters\x129\n" +
+	"\amembers\x18\x01 \x03(\v2\x1f.dwcp.anomaly.v1.EnsembleMemberR\amembers\x12-\n" +
+	"\x12critical_threshold\x18\x02 \x01(\x01R\x11criticalThreshold\"\x9b\a\n" +
 	"\x0eTrainingRecord\x12)\n" +
 	"\x10data_fingerprint\x18\x01 \x01(\tR\x0fdataFingerprint\x12\x1f\n" +
 	"\vdata_source\x18\x02 \x01(\tR\n" +
@@ -1469,7 +1704,7 @@ const file_dwcp_anomaly_v1_model_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\" \n" +
 	"\x06Series\x12\x16\n" +
-	"\x06values\x18\x01 \x03(\x01R\x06values\"\xed\b\n" +
+	"\x06values\x18\x01 \x03(\x01R\x06values\"\xf5\t\n" +
 	"\rModelMetadata\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\rR\rschemaVersion\x12\x1d\n" +
 	"\n" +
@@ -1495,7 +1730,11 @@ const file_dwcp_anomaly_v1_model_proto_rawDesc = "" +
 	"\btraining\x18\x13 \x01(\v2\x1f.dwcp.anomaly.v1.TrainingRecordR\btraining\x126\n" +
 	"\x05dense\x18\x14 \x01(\v2 .dwcp.anomaly.v1.DenseParametersR\x05dense\x12A\n" +
 	"\tneighbors\x18\x15 \x01(\v2#.dwcp.anomaly.v1.NeighborParametersR\tneighbors\x120\n" +
-	"\x03svm\x18\x16 \x01(\v2\x1e.dwcp.anomaly.v1.SvmParametersR\x03svmB\x0f\n" +
+	"\x03svm\x18\x16 \x01(\v2\x1e.dwcp.anomaly.v1.SvmParametersR\x03svm\x12E\n" +
+	"\n" +
+	"classifier\x18\x17 \x01(\v2%.dwcp.anomaly.v1.ClassifierParametersR\n" +
+	"classifier\x12?\n" +
+	"\bensemble\x18\x18 \x01(\v2#.dwcp.anomaly.v1.EnsembleParametersR\bensembleB\x0f\n" +
 	"\r_n_estimatorsB\x10\n" +
 	"\x0e_contaminationB\f\n" +
 	"\n" +
@@ -1514,14 +1753,16 @@ const file_dwcp_anomaly_v1_model_proto_rawDesc = "" +
 	"\bManifest\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\rR\rschemaVersion\x123\n" +
 	"\x06models\x18\x02 \x03(\v2\x1b.dwcp.anomaly.v1.ModelEntryR\x06models\x120\n" +
-	"\x05files\x18\x03 \x03(\v2\x1a.dwcp.anomaly.v1.FileEntryR\x05files*\xc1\x01\n" +
+	"\x05files\x18\x03 \x03(\v2\x1a.dwcp.anomaly.v1.FileEntryR\x05files*\xf6\x01\n" +
 	"\bDetector\x12\x18\n" +
 	"\x14DETECTOR_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19DETECTOR_ISOLATION_FOREST\x10\x01\x12\x1d\n" +
 	"\x19DETECTOR_LSTM_AUTOENCODER\x10\x02\x12\x1e\n" +
 	"\x1aDETECTOR_DENSE_AUTOENCODER\x10\x03\x12!\n" +
 	"\x1dDETECTOR_LOCAL_OUTLIER_FACTOR\x10\x04\x12\x1a\n" +
-	"\x16DETECTOR_ONE_CLASS_SVM\x10\x05*_\n" +
+	"\x16DETECTOR_ONE_CLASS_SVM\x10\x05\x12\x1c\n" +
+	"\x18DETECTOR_LSTM_CLASSIFIER\x10\x06\x12\x15\n" +
+	"\x11DETECTOR_ENSEMBLE\x10\a*_\n" +
 	"\vParityClass\x12\x1c\n" +
 	"\x18PARITY_CLASS_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12PARITY_CLASS_EXACT\x10\x01\x12\x1a\n" +
@@ -1544,61 +1785,68 @@ func file_dwcp_anomaly_v1_model_proto_rawDescGZIP() []byte {
 }
 
 var file_dwcp_anomaly_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_dwcp_anomaly_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_dwcp_anomaly_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_dwcp_anomaly_v1_model_proto_goTypes = []any{
-	(Detector)(0),              // 0: dwcp.anomaly.v1.Detector
-	(ParityClass)(0),           // 1: dwcp.anomaly.v1.ParityClass
-	(FileRole)(0),              // 2: dwcp.anomaly.v1.FileRole
-	(*Scaler)(nil),             // 3: dwcp.anomaly.v1.Scaler
-	(*Tolerance)(nil),          // 4: dwcp.anomaly.v1.Tolerance
-	(*Calibration)(nil),        // 5: dwcp.anomaly.v1.Calibration
-	(*Graph)(nil),              // 6: dwcp.anomaly.v1.Graph
-	(*ForestParameters)(nil),   // 7: dwcp.anomaly.v1.ForestParameters
-	(*LstmParameters)(nil),     // 8: dwcp.anomaly.v1.LstmParameters
-	(*DenseParameters)(nil),    // 9: dwcp.anomaly.v1.DenseParameters
-	(*NeighborParameters)(nil), // 10: dwcp.anomaly.v1.NeighborParameters
-	(*SvmParameters)(nil),      // 11: dwcp.anomaly.v1.SvmParameters
-	(*TrainingRecord)(nil),     // 12: dwcp.anomaly.v1.TrainingRecord
-	(*Series)(nil),             // 13: dwcp.anomaly.v1.Series
-	(*ModelMetadata)(nil),      // 14: dwcp.anomaly.v1.ModelMetadata
-	(*FileEntry)(nil),          // 15: dwcp.anomaly.v1.FileEntry
-	(*ModelEntry)(nil),         // 16: dwcp.anomaly.v1.ModelEntry
-	(*Manifest)(nil),           // 17: dwcp.anomaly.v1.Manifest
-	nil,                        // 18: dwcp.anomaly.v1.Graph.OperatorCountsEntry
-	nil,                        // 19: dwcp.anomaly.v1.TrainingRecord.DroppedEntry
-	nil,                        // 20: dwcp.anomaly.v1.TrainingRecord.HyperparametersEntry
-	nil,                        // 21: dwcp.anomaly.v1.TrainingRecord.HistoryEntry
-	nil,                        // 22: dwcp.anomaly.v1.TrainingRecord.LibraryVersionsEntry
-	(*FeatureSchema)(nil),      // 23: dwcp.anomaly.v1.FeatureSchema
+	(Detector)(0),                // 0: dwcp.anomaly.v1.Detector
+	(ParityClass)(0),             // 1: dwcp.anomaly.v1.ParityClass
+	(FileRole)(0),                // 2: dwcp.anomaly.v1.FileRole
+	(*Scaler)(nil),               // 3: dwcp.anomaly.v1.Scaler
+	(*Tolerance)(nil),            // 4: dwcp.anomaly.v1.Tolerance
+	(*Calibration)(nil),          // 5: dwcp.anomaly.v1.Calibration
+	(*Graph)(nil),                // 6: dwcp.anomaly.v1.Graph
+	(*ForestParameters)(nil),     // 7: dwcp.anomaly.v1.ForestParameters
+	(*LstmParameters)(nil),       // 8: dwcp.anomaly.v1.LstmParameters
+	(*DenseParameters)(nil),      // 9: dwcp.anomaly.v1.DenseParameters
+	(*NeighborParameters)(nil),   // 10: dwcp.anomaly.v1.NeighborParameters
+	(*SvmParameters)(nil),        // 11: dwcp.anomaly.v1.SvmParameters
+	(*ClassifierParameters)(nil), // 12: dwcp.anomaly.v1.ClassifierParameters
+	(*EnsembleMember)(nil),       // 13: dwcp.anomaly.v1.EnsembleMember
+	(*EnsembleParameters)(nil),   // 14: dwcp.anomaly.v1.EnsembleParameters
+	(*TrainingRecord)(nil),       // 15: dwcp.anomaly.v1.TrainingRecord
+	(*Series)(nil),               // 16: dwcp.anomaly.v1.Series
+	(*ModelMetadata)(nil),        // 17: dwcp.anomaly.v1.ModelMetadata
+	(*FileEntry)(nil),            // 18: dwcp.anomaly.v1.FileEntry
+	(*ModelEntry)(nil),           // 19: dwcp.anomaly.v1.ModelEntry
+	(*Manifest)(nil),             // 20: dwcp.anomaly.v1.Manifest
+	nil,                          // 21: dwcp.anomaly.v1.Graph.OperatorCountsEntry
+	nil,                          // 22: dwcp.anomaly.v1.TrainingRecord.DroppedEntry
+	nil,                          // 23: dwcp.anomaly.v1.TrainingRecord.HyperparametersEntry
+	nil,                          // 24: dwcp.anomaly.v1.TrainingRecord.HistoryEntry
+	nil,                          // 25: dwcp.anomaly.v1.TrainingRecord.LibraryVersionsEntry
+	(*FeatureSchema)(nil),        // 26: dwcp.anomaly.v1.FeatureSchema
 }
 var file_dwcp_anomaly_v1_model_proto_depIdxs = []int32{
-	18, // 0: dwcp.anomaly.v1.Graph.operator_counts:type_name -> dwcp.anomaly.v1.Graph.OperatorCountsEntry
-	19, // 1: dwcp.anomaly.v1.TrainingRecord.dropped:type_name -> dwcp.anomaly.v1.TrainingRecord.DroppedEntry
-	20, // 2: dwcp.anomaly.v1.TrainingRecord.hyperparameters:type_name -> dwcp.anomaly.v1.TrainingRecord.HyperparametersEntry
-	21, // 3: dwcp.anomaly.v1.TrainingRecord.history:type_name -> dwcp.anomaly.v1.TrainingRecord.HistoryEntry
-	22, // 4: dwcp.anomaly.v1.TrainingRecord.library_versions:type_name -> dwcp.anomaly.v1.TrainingRecord.LibraryVersionsEntry
-	23, // 5: dwcp.anomaly.v1.ModelMetadata.feature_schema:type_name -> dwcp.anomaly.v1.FeatureSchema
-	3,  // 6: dwcp.anomaly.v1.ModelMetadata.scaler:type_name -> dwcp.anomaly.v1.Scaler
-	1,  // 7: dwcp.anomaly.v1.ModelMetadata.parity_class:type_name -> dwcp.anomaly.v1.ParityClass
-	4,  // 8: dwcp.anomaly.v1.ModelMetadata.tolerance:type_name -> dwcp.anomaly.v1.Tolerance
-	5,  // 9: dwcp.anomaly.v1.ModelMetadata.calibration:type_name -> dwcp.anomaly.v1.Calibration
-	6,  // 10: dwcp.anomaly.v1.ModelMetadata.graph:type_name -> dwcp.anomaly.v1.Graph
-	7,  // 11: dwcp.anomaly.v1.ModelMetadata.forest:type_name -> dwcp.anomaly.v1.ForestParameters
-	8,  // 12: dwcp.anomaly.v1.ModelMetadata.lstm:type_name -> dwcp.anomaly.v1.LstmParameters
-	12, // 13: dwcp.anomaly.v1.ModelMetadata.training:type_name -> dwcp.anomaly.v1.TrainingRecord
-	9,  // 14: dwcp.anomaly.v1.ModelMetadata.dense:type_name -> dwcp.anomaly.v1.DenseParameters
-	10, // 15: dwcp.anomaly.v1.ModelMetadata.neighbors:type_name -> dwcp.anomaly.v1.NeighborParameters
-	11, // 16: dwcp.anomaly.v1.ModelMetadata.svm:type_name -> dwcp.anomaly.v1.SvmParameters
-	2,  // 17: dwcp.anomaly.v1.FileEntry.role:type_name -> dwcp.anomaly.v1.FileRole
-	0,  // 18: dwcp.anomaly.v1.ModelEntry.detector:type_name -> dwcp.anomaly.v1.Detector
-	16, // 19: dwcp.anomaly.v1.Manifest.models:type_name -> dwcp.anomaly.v1.ModelEntry
-	15, // 20: dwcp.anomaly.v1.Manifest.files:type_name -> dwcp.anomaly.v1.FileEntry
-	13, // 21: dwcp.anomaly.v1.TrainingRecord.HistoryEntry.value:type_name -> dwcp.anomaly.v1.Series
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	21, // 0: dwcp.anomaly.v1.Graph.operator_counts:type_name -> dwcp.anomaly.v1.Graph.OperatorCountsEntry
+	0,  // 1: dwcp.anomaly.v1.EnsembleMember.detector:type_name -> dwcp.anomaly.v1.Detector
+	13, // 2: dwcp.anomaly.v1.EnsembleParameters.members:type_name -> dwcp.anomaly.v1.EnsembleMember
+	22, // 3: dwcp.anomaly.v1.TrainingRecord.dropped:type_name -> dwcp.anomaly.v1.TrainingRecord.DroppedEntry
+	23, // 4: dwcp.anomaly.v1.TrainingRecord.hyperparameters:type_name -> dwcp.anomaly.v1.TrainingRecord.HyperparametersEntry
+	24, // 5: dwcp.anomaly.v1.TrainingRecord.history:type_name -> dwcp.anomaly.v1.TrainingRecord.HistoryEntry
+	25, // 6: dwcp.anomaly.v1.TrainingRecord.library_versions:type_name -> dwcp.anomaly.v1.TrainingRecord.LibraryVersionsEntry
+	26, // 7: dwcp.anomaly.v1.ModelMetadata.feature_schema:type_name -> dwcp.anomaly.v1.FeatureSchema
+	3,  // 8: dwcp.anomaly.v1.ModelMetadata.scaler:type_name -> dwcp.anomaly.v1.Scaler
+	1,  // 9: dwcp.anomaly.v1.ModelMetadata.parity_class:type_name -> dwcp.anomaly.v1.ParityClass
+	4,  // 10: dwcp.anomaly.v1.ModelMetadata.tolerance:type_name -> dwcp.anomaly.v1.Tolerance
+	5,  // 11: dwcp.anomaly.v1.ModelMetadata.calibration:type_name -> dwcp.anomaly.v1.Calibration
+	6,  // 12: dwcp.anomaly.v1.ModelMetadata.graph:type_name -> dwcp.anomaly.v1.Graph
+	7,  // 13: dwcp.anomaly.v1.ModelMetadata.forest:type_name -> dwcp.anomaly.v1.ForestParameters
+	8,  // 14: dwcp.anomaly.v1.ModelMetadata.lstm:type_name -> dwcp.anomaly.v1.LstmParameters
+	15, // 15: dwcp.anomaly.v1.ModelMetadata.training:type_name -> dwcp.anomaly.v1.TrainingRecord
+	9,  // 16: dwcp.anomaly.v1.ModelMetadata.dense:type_name -> dwcp.anomaly.v1.DenseParameters
+	10, // 17: dwcp.anomaly.v1.ModelMetadata.neighbors:type_name -> dwcp.anomaly.v1.NeighborParameters
+	11, // 18: dwcp.anomaly.v1.ModelMetadata.svm:type_name -> dwcp.anomaly.v1.SvmParameters
+	12, // 19: dwcp.anomaly.v1.ModelMetadata.classifier:type_name -> dwcp.anomaly.v1.ClassifierParameters
+	14, // 20: dwcp.anomaly.v1.ModelMetadata.ensemble:type_name -> dwcp.anomaly.v1.EnsembleParameters
+	2,  // 21: dwcp.anomaly.v1.FileEntry.role:type_name -> dwcp.anomaly.v1.FileRole
+	0,  // 22: dwcp.anomaly.v1.ModelEntry.detector:type_name -> dwcp.anomaly.v1.Detector
+	19, // 23: dwcp.anomaly.v1.Manifest.models:type_name -> dwcp.anomaly.v1.ModelEntry
+	18, // 24: dwcp.anomaly.v1.Manifest.files:type_name -> dwcp.anomaly.v1.FileEntry
+	16, // 25: dwcp.anomaly.v1.TrainingRecord.HistoryEntry.value:type_name -> dwcp.anomaly.v1.Series
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_dwcp_anomaly_v1_model_proto_init() }
@@ -1607,14 +1855,14 @@ func file_dwcp_anomaly_v1_model_proto_init() {
 		return
 	}
 	file_dwcp_anomaly_v1_features_proto_init()
-	file_dwcp_anomaly_v1_model_proto_msgTypes[11].OneofWrappers = []any{}
+	file_dwcp_anomaly_v1_model_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dwcp_anomaly_v1_model_proto_rawDesc), len(file_dwcp_anomaly_v1_model_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   20,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -273,7 +273,9 @@ type Verdict struct {
 	// Name of the feature with the largest contribution; empty when contributions are, or when all are 0.
 	TopFeature string `protobuf:"bytes,8,opt,name=top_feature,json=topFeature,proto3" json:"top_feature,omitempty"`
 	// Isolation forest: the exact sum of path lengths.
-	DepthSum      *float64 `protobuf:"fixed64,9,opt,name=depth_sum,json=depthSum,proto3,oneof" json:"depth_sum,omitempty"`
+	DepthSum *float64 `protobuf:"fixed64,9,opt,name=depth_sum,json=depthSum,proto3,oneof" json:"depth_sum,omitempty"`
+	// Ensemble only: what each member said, in the order of the metadata (rule EN6).
+	Members       []*MemberVerdict `protobuf:"bytes,10,rep,name=members,proto3" json:"members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -371,6 +373,93 @@ func (x *Verdict) GetDepthSum() float64 {
 	return 0
 }
 
+func (x *Verdict) GetMembers() []*MemberVerdict {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// What one member of an ensemble said.
+type MemberVerdict struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Detector Detector               `protobuf:"varint,1,opt,name=detector,proto3,enum=dwcp.anomaly.v1.Detector" json:"detector,omitempty"`
+	// Weight among the members that answered; 0 when it did not.
+	Weight float64 `protobuf:"fixed64,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Its published score, and the same on the common scale from 0 to 1; unset when it did not answer.
+	Score      *float32 `protobuf:"fixed32,3,opt,name=score,proto3,oneof" json:"score,omitempty"`
+	Normalized *float64 `protobuf:"fixed64,4,opt,name=normalized,proto3,oneof" json:"normalized,omitempty"`
+	// Why it did not answer; empty when it did.
+	Missing       string `protobuf:"bytes,5,opt,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberVerdict) Reset() {
+	*x = MemberVerdict{}
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberVerdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberVerdict) ProtoMessage() {}
+
+func (x *MemberVerdict) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberVerdict.ProtoReflect.Descriptor instead.
+func (*MemberVerdict) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *MemberVerdict) GetDetector() Detector {
+	if x != nil {
+		return x.Detector
+	}
+	return Detector_DETECTOR_UNSPECIFIED
+}
+
+func (x *MemberVerdict) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *MemberVerdict) GetScore() float32 {
+	if x != nil && x.Score != nil {
+		return *x.Score
+	}
+	return 0
+}
+
+func (x *MemberVerdict) GetNormalized() float64 {
+	if x != nil && x.Normalized != nil {
+		return *x.Normalized
+	}
+	return 0
+}
+
+func (x *MemberVerdict) GetMissing() string {
+	if x != nil {
+		return x.Missing
+	}
+	return ""
+}
+
 // The answer to ScoreRequest.
 type ScoreResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -383,7 +472,7 @@ type ScoreResponse struct {
 
 func (x *ScoreResponse) Reset() {
 	*x = ScoreResponse{}
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[2]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +484,7 @@ func (x *ScoreResponse) String() string {
 func (*ScoreResponse) ProtoMessage() {}
 
 func (x *ScoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[2]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +497,7 @@ func (x *ScoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScoreResponse.ProtoReflect.Descriptor instead.
 func (*ScoreResponse) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{2}
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ScoreResponse) GetVerdict() *Verdict {
@@ -441,7 +530,7 @@ type ScoreBatchRequest struct {
 
 func (x *ScoreBatchRequest) Reset() {
 	*x = ScoreBatchRequest{}
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[3]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -453,7 +542,7 @@ func (x *ScoreBatchRequest) String() string {
 func (*ScoreBatchRequest) ProtoMessage() {}
 
 func (x *ScoreBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[3]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -466,7 +555,7 @@ func (x *ScoreBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScoreBatchRequest.ProtoReflect.Descriptor instead.
 func (*ScoreBatchRequest) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{3}
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ScoreBatchRequest) GetDetector() Detector {
@@ -524,7 +613,7 @@ type ScoreBatchResponse struct {
 
 func (x *ScoreBatchResponse) Reset() {
 	*x = ScoreBatchResponse{}
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[4]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +625,7 @@ func (x *ScoreBatchResponse) String() string {
 func (*ScoreBatchResponse) ProtoMessage() {}
 
 func (x *ScoreBatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[4]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +638,7 @@ func (x *ScoreBatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScoreBatchResponse.ProtoReflect.Descriptor instead.
 func (*ScoreBatchResponse) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{4}
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ScoreBatchResponse) GetScores() []float32 {
@@ -624,7 +713,7 @@ type GetModelSetRequest struct {
 
 func (x *GetModelSetRequest) Reset() {
 	*x = GetModelSetRequest{}
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[5]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -636,7 +725,7 @@ func (x *GetModelSetRequest) String() string {
 func (*GetModelSetRequest) ProtoMessage() {}
 
 func (x *GetModelSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[5]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -649,7 +738,7 @@ func (x *GetModelSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelSetRequest.ProtoReflect.Descriptor instead.
 func (*GetModelSetRequest) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{5}
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{6}
 }
 
 // The model set in use.
@@ -664,7 +753,7 @@ type GetModelSetResponse struct {
 
 func (x *GetModelSetResponse) Reset() {
 	*x = GetModelSetResponse{}
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[6]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +765,7 @@ func (x *GetModelSetResponse) String() string {
 func (*GetModelSetResponse) ProtoMessage() {}
 
 func (x *GetModelSetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[6]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +778,7 @@ func (x *GetModelSetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelSetResponse.ProtoReflect.Descriptor instead.
 func (*GetModelSetResponse) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{6}
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetModelSetResponse) GetModelSetId() string {
@@ -720,7 +809,7 @@ type StreamSettings struct {
 
 func (x *StreamSettings) Reset() {
 	*x = StreamSettings{}
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[7]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +821,7 @@ func (x *StreamSettings) String() string {
 func (*StreamSettings) ProtoMessage() {}
 
 func (x *StreamSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[7]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +834,7 @@ func (x *StreamSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamSettings.ProtoReflect.Descriptor instead.
 func (*StreamSettings) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{7}
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StreamSettings) GetDetectors() []Detector {
@@ -784,7 +873,7 @@ type StreamSample struct {
 
 func (x *StreamSample) Reset() {
 	*x = StreamSample{}
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[8]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +885,7 @@ func (x *StreamSample) String() string {
 func (*StreamSample) ProtoMessage() {}
 
 func (x *StreamSample) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[8]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +898,7 @@ func (x *StreamSample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamSample.ProtoReflect.Descriptor instead.
 func (*StreamSample) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{8}
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StreamSample) GetSeries() string {
@@ -846,7 +935,7 @@ type ScoreStreamRequest struct {
 
 func (x *ScoreStreamRequest) Reset() {
 	*x = ScoreStreamRequest{}
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[9]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +947,7 @@ func (x *ScoreStreamRequest) String() string {
 func (*ScoreStreamRequest) ProtoMessage() {}
 
 func (x *ScoreStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[9]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +960,7 @@ func (x *ScoreStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScoreStreamRequest.ProtoReflect.Descriptor instead.
 func (*ScoreStreamRequest) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{9}
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ScoreStreamRequest) GetSettings() *StreamSettings {
@@ -902,7 +991,7 @@ type StreamVerdict struct {
 
 func (x *StreamVerdict) Reset() {
 	*x = StreamVerdict{}
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[10]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1003,7 @@ func (x *StreamVerdict) String() string {
 func (*StreamVerdict) ProtoMessage() {}
 
 func (x *StreamVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[10]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1016,7 @@ func (x *StreamVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamVerdict.ProtoReflect.Descriptor instead.
 func (*StreamVerdict) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{10}
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StreamVerdict) GetOutcome() isStreamVerdict_Outcome {
@@ -983,7 +1072,7 @@ type StreamResult struct {
 
 func (x *StreamResult) Reset() {
 	*x = StreamResult{}
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[11]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1084,7 @@ func (x *StreamResult) String() string {
 func (*StreamResult) ProtoMessage() {}
 
 func (x *StreamResult) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[11]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1097,7 @@ func (x *StreamResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResult.ProtoReflect.Descriptor instead.
 func (*StreamResult) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{11}
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StreamResult) GetVerdicts() []*StreamVerdict {
@@ -1031,7 +1120,7 @@ type ScoreStreamResponse struct {
 
 func (x *ScoreStreamResponse) Reset() {
 	*x = ScoreStreamResponse{}
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[12]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1132,7 @@ func (x *ScoreStreamResponse) String() string {
 func (*ScoreStreamResponse) ProtoMessage() {}
 
 func (x *ScoreStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[12]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1145,7 @@ func (x *ScoreStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScoreStreamResponse.ProtoReflect.Descriptor instead.
 func (*ScoreStreamResponse) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{12}
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ScoreStreamResponse) GetResults() []*StreamResult {
@@ -1082,7 +1171,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[13]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1183,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[13]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1196,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{13}
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{14}
 }
 
 // What a reload led to. A refused set is an error of the call.
@@ -1123,7 +1212,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[14]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1224,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[14]
+	mi := &file_dwcp_anomaly_v1_scoring_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1237,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{14}
+	return file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReloadResponse) GetModelSetId() string {
@@ -1175,7 +1264,7 @@ const file_dwcp_anomaly_v1_scoring_proto_rawDesc = "" +
 	"\asamples\x18\x02 \x03(\v2\x17.dwcp.anomaly.v1.SampleR\asamples\x122\n" +
 	"\aexplain\x18\x03 \x01(\x0e2\x18.dwcp.anomaly.v1.ExplainR\aexplain\x12 \n" +
 	"\fmodel_set_id\x18\x04 \x01(\tR\n" +
-	"modelSetId\"\xb6\x02\n" +
+	"modelSetId\"\xf0\x02\n" +
 	"\aVerdict\x12\x14\n" +
 	"\x05score\x18\x01 \x01(\x02R\x05score\x12\x1d\n" +
 	"\n" +
@@ -1187,9 +1276,21 @@ const file_dwcp_anomaly_v1_scoring_proto_rawDesc = "" +
 	"\bexpected\x18\a \x03(\x02R\bexpected\x12\x1f\n" +
 	"\vtop_feature\x18\b \x01(\tR\n" +
 	"topFeature\x12 \n" +
-	"\tdepth_sum\x18\t \x01(\x01H\x00R\bdepthSum\x88\x01\x01B\f\n" +
+	"\tdepth_sum\x18\t \x01(\x01H\x00R\bdepthSum\x88\x01\x01\x128\n" +
+	"\amembers\x18\n" +
+	" \x03(\v2\x1e.dwcp.anomaly.v1.MemberVerdictR\amembersB\f\n" +
 	"\n" +
-	"_depth_sum\"e\n" +
+	"_depth_sum\"\xd1\x01\n" +
+	"\rMemberVerdict\x125\n" +
+	"\bdetector\x18\x01 \x01(\x0e2\x19.dwcp.anomaly.v1.DetectorR\bdetector\x12\x16\n" +
+	"\x06weight\x18\x02 \x01(\x01R\x06weight\x12\x19\n" +
+	"\x05score\x18\x03 \x01(\x02H\x00R\x05score\x88\x01\x01\x12#\n" +
+	"\n" +
+	"normalized\x18\x04 \x01(\x01H\x01R\n" +
+	"normalized\x88\x01\x01\x12\x18\n" +
+	"\amissing\x18\x05 \x01(\tR\amissingB\b\n" +
+	"\x06_scoreB\r\n" +
+	"\v_normalized\"e\n" +
 	"\rScoreResponse\x122\n" +
 	"\averdict\x18\x01 \x01(\v2\x18.dwcp.anomaly.v1.VerdictR\averdict\x12 \n" +
 	"\fmodel_set_id\x18\x02 \x01(\tR\n" +
@@ -1282,65 +1383,68 @@ func file_dwcp_anomaly_v1_scoring_proto_rawDescGZIP() []byte {
 }
 
 var file_dwcp_anomaly_v1_scoring_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_dwcp_anomaly_v1_scoring_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_dwcp_anomaly_v1_scoring_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_dwcp_anomaly_v1_scoring_proto_goTypes = []any{
 	(Level)(0),                  // 0: dwcp.anomaly.v1.Level
 	(Explain)(0),                // 1: dwcp.anomaly.v1.Explain
 	(BatchLayout)(0),            // 2: dwcp.anomaly.v1.BatchLayout
 	(*ScoreRequest)(nil),        // 3: dwcp.anomaly.v1.ScoreRequest
 	(*Verdict)(nil),             // 4: dwcp.anomaly.v1.Verdict
-	(*ScoreResponse)(nil),       // 5: dwcp.anomaly.v1.ScoreResponse
-	(*ScoreBatchRequest)(nil),   // 6: dwcp.anomaly.v1.ScoreBatchRequest
-	(*ScoreBatchResponse)(nil),  // 7: dwcp.anomaly.v1.ScoreBatchResponse
-	(*GetModelSetRequest)(nil),  // 8: dwcp.anomaly.v1.GetModelSetRequest
-	(*GetModelSetResponse)(nil), // 9: dwcp.anomaly.v1.GetModelSetResponse
-	(*StreamSettings)(nil),      // 10: dwcp.anomaly.v1.StreamSettings
-	(*StreamSample)(nil),        // 11: dwcp.anomaly.v1.StreamSample
-	(*ScoreStreamRequest)(nil),  // 12: dwcp.anomaly.v1.ScoreStreamRequest
-	(*StreamVerdict)(nil),       // 13: dwcp.anomaly.v1.StreamVerdict
-	(*StreamResult)(nil),        // 14: dwcp.anomaly.v1.StreamResult
-	(*ScoreStreamResponse)(nil), // 15: dwcp.anomaly.v1.ScoreStreamResponse
-	(*ReloadRequest)(nil),       // 16: dwcp.anomaly.v1.ReloadRequest
-	(*ReloadResponse)(nil),      // 17: dwcp.anomaly.v1.ReloadResponse
-	(Detector)(0),               // 18: dwcp.anomaly.v1.Detector
-	(*Sample)(nil),              // 19: dwcp.anomaly.v1.Sample
-	(*ModelMetadata)(nil),       // 20: dwcp.anomaly.v1.ModelMetadata
-	(*ErrorInfo)(nil),           // 21: dwcp.anomaly.v1.ErrorInfo
+	(*MemberVerdict)(nil),       // 5: dwcp.anomaly.v1.MemberVerdict
+	(*ScoreResponse)(nil),       // 6: dwcp.anomaly.v1.ScoreResponse
+	(*ScoreBatchRequest)(nil),   // 7: dwcp.anomaly.v1.ScoreBatchRequest
+	(*ScoreBatchResponse)(nil),  // 8: dwcp.anomaly.v1.ScoreBatchResponse
+	(*GetModelSetRequest)(nil),  // 9: dwcp.anomaly.v1.GetModelSetRequest
+	(*GetModelSetResponse)(nil), // 10: dwcp.anomaly.v1.GetModelSetResponse
+	(*StreamSettings)(nil),      // 11: dwcp.anomaly.v1.StreamSettings
+	(*StreamSample)(nil),        // 12: dwcp.anomaly.v1.StreamSample
+	(*ScoreStreamRequest)(nil),  // 13: dwcp.anomaly.v1.ScoreStreamRequest
+	(*StreamVerdict)(nil),       // 14: dwcp.anomaly.v1.StreamVerdict
+	(*StreamResult)(nil),        // 15: dwcp.anomaly.v1.StreamResult
+	(*ScoreStreamResponse)(nil), // 16: dwcp.anomaly.v1.ScoreStreamResponse
+	(*ReloadRequest)(nil),       // 17: dwcp.anomaly.v1.ReloadRequest
+	(*ReloadResponse)(nil),      // 18: dwcp.anomaly.v1.ReloadResponse
+	(Detector)(0),               // 19: dwcp.anomaly.v1.Detector
+	(*Sample)(nil),              // 20: dwcp.anomaly.v1.Sample
+	(*ModelMetadata)(nil),       // 21: dwcp.anomaly.v1.ModelMetadata
+	(*ErrorInfo)(nil),           // 22: dwcp.anomaly.v1.ErrorInfo
 }
 var file_dwcp_anomaly_v1_scoring_proto_depIdxs = []int32{
-	18, // 0: dwcp.anomaly.v1.ScoreRequest.detector:type_name -> dwcp.anomaly.v1.Detector
-	19, // 1: dwcp.anomaly.v1.ScoreRequest.samples:type_name -> dwcp.anomaly.v1.Sample
+	19, // 0: dwcp.anomaly.v1.ScoreRequest.detector:type_name -> dwcp.anomaly.v1.Detector
+	20, // 1: dwcp.anomaly.v1.ScoreRequest.samples:type_name -> dwcp.anomaly.v1.Sample
 	1,  // 2: dwcp.anomaly.v1.ScoreRequest.explain:type_name -> dwcp.anomaly.v1.Explain
 	0,  // 3: dwcp.anomaly.v1.Verdict.level:type_name -> dwcp.anomaly.v1.Level
-	4,  // 4: dwcp.anomaly.v1.ScoreResponse.verdict:type_name -> dwcp.anomaly.v1.Verdict
-	18, // 5: dwcp.anomaly.v1.ScoreBatchRequest.detector:type_name -> dwcp.anomaly.v1.Detector
-	2,  // 6: dwcp.anomaly.v1.ScoreBatchRequest.layout:type_name -> dwcp.anomaly.v1.BatchLayout
-	1,  // 7: dwcp.anomaly.v1.ScoreBatchRequest.explain:type_name -> dwcp.anomaly.v1.Explain
-	0,  // 8: dwcp.anomaly.v1.ScoreBatchResponse.levels:type_name -> dwcp.anomaly.v1.Level
-	20, // 9: dwcp.anomaly.v1.GetModelSetResponse.models:type_name -> dwcp.anomaly.v1.ModelMetadata
-	18, // 10: dwcp.anomaly.v1.StreamSettings.detectors:type_name -> dwcp.anomaly.v1.Detector
-	1,  // 11: dwcp.anomaly.v1.StreamSettings.explain:type_name -> dwcp.anomaly.v1.Explain
-	10, // 12: dwcp.anomaly.v1.ScoreStreamRequest.settings:type_name -> dwcp.anomaly.v1.StreamSettings
-	11, // 13: dwcp.anomaly.v1.ScoreStreamRequest.samples:type_name -> dwcp.anomaly.v1.StreamSample
-	4,  // 14: dwcp.anomaly.v1.StreamVerdict.verdict:type_name -> dwcp.anomaly.v1.Verdict
-	21, // 15: dwcp.anomaly.v1.StreamVerdict.error:type_name -> dwcp.anomaly.v1.ErrorInfo
-	13, // 16: dwcp.anomaly.v1.StreamResult.verdicts:type_name -> dwcp.anomaly.v1.StreamVerdict
-	14, // 17: dwcp.anomaly.v1.ScoreStreamResponse.results:type_name -> dwcp.anomaly.v1.StreamResult
-	3,  // 18: dwcp.anomaly.v1.ScoringService.Score:input_type -> dwcp.anomaly.v1.ScoreRequest
-	6,  // 19: dwcp.anomaly.v1.ScoringService.ScoreBatch:input_type -> dwcp.anomaly.v1.ScoreBatchRequest
-	12, // 20: dwcp.anomaly.v1.ScoringService.ScoreStream:input_type -> dwcp.anomaly.v1.ScoreStreamRequest
-	8,  // 21: dwcp.anomaly.v1.ScoringService.GetModelSet:input_type -> dwcp.anomaly.v1.GetModelSetRequest
-	16, // 22: dwcp.anomaly.v1.OperationsService.Reload:input_type -> dwcp.anomaly.v1.ReloadRequest
-	5,  // 23: dwcp.anomaly.v1.ScoringService.Score:output_type -> dwcp.anomaly.v1.ScoreResponse
-	7,  // 24: dwcp.anomaly.v1.ScoringService.ScoreBatch:output_type -> dwcp.anomaly.v1.ScoreBatchResponse
-	15, // 25: dwcp.anomaly.v1.ScoringService.ScoreStream:output_type -> dwcp.anomaly.v1.ScoreStreamResponse
-	9,  // 26: dwcp.anomaly.v1.ScoringService.GetModelSet:output_type -> dwcp.anomaly.v1.GetModelSetResponse
-	17, // 27: dwcp.anomaly.v1.OperationsService.Reload:output_type -> dwcp.anomaly.v1.ReloadResponse
-	23, // [23:28] is the sub-list for method output_type
-	18, // [18:23] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	5,  // 4: dwcp.anomaly.v1.Verdict.members:type_name -> dwcp.anomaly.v1.MemberVerdict
+	19, // 5: dwcp.anomaly.v1.MemberVerdict.detector:type_name -> dwcp.anomaly.v1.Detector
+	4,  // 6: dwcp.anomaly.v1.ScoreResponse.verdict:type_name -> dwcp.anomaly.v1.Verdict
+	19, // 7: dwcp.anomaly.v1.ScoreBatchRequest.detector:type_name -> dwcp.anomaly.v1.Detector
+	2,  // 8: dwcp.anomaly.v1.ScoreBatchRequest.layout:type_name -> dwcp.anomaly.v1.BatchLayout
+	1,  // 9: dwcp.anomaly.v1.ScoreBatchRequest.explain:type_name -> dwcp.anomaly.v1.Explain
+	0,  // 10: dwcp.anomaly.v1.ScoreBatchResponse.levels:type_name -> dwcp.anomaly.v1.Level
+	21, // 11: dwcp.anomaly.v1.GetModelSetResponse.models:type_name -> dwcp.anomaly.v1.ModelMetadata
+	19, // 12: dwcp.anomaly.v1.StreamSettings.detectors:type_name -> dwcp.anomaly.v1.Detector
+	1,  // 13: dwcp.anomaly.v1.StreamSettings.explain:type_name -> dwcp.anomaly.v1.Explain
+	11, // 14: dwcp.anomaly.v1.ScoreStreamRequest.settings:type_name -> dwcp.anomaly.v1.StreamSettings
+	12, // 15: dwcp.anomaly.v1.ScoreStreamRequest.samples:type_name -> dwcp.anomaly.v1.StreamSample
+	4,  // 16: dwcp.anomaly.v1.StreamVerdict.verdict:type_name -> dwcp.anomaly.v1.Verdict
+	22, // 17: dwcp.anomaly.v1.StreamVerdict.error:type_name -> dwcp.anomaly.v1.ErrorInfo
+	14, // 18: dwcp.anomaly.v1.StreamResult.verdicts:type_name -> dwcp.anomaly.v1.StreamVerdict
+	15, // 19: dwcp.anomaly.v1.ScoreStreamResponse.results:type_name -> dwcp.anomaly.v1.StreamResult
+	3,  // 20: dwcp.anomaly.v1.ScoringService.Score:input_type -> dwcp.anomaly.v1.ScoreRequest
+	7,  // 21: dwcp.anomaly.v1.ScoringService.ScoreBatch:input_type -> dwcp.anomaly.v1.ScoreBatchRequest
+	13, // 22: dwcp.anomaly.v1.ScoringService.ScoreStream:input_type -> dwcp.anomaly.v1.ScoreStreamRequest
+	9,  // 23: dwcp.anomaly.v1.ScoringService.GetModelSet:input_type -> dwcp.anomaly.v1.GetModelSetRequest
+	17, // 24: dwcp.anomaly.v1.OperationsService.Reload:input_type -> dwcp.anomaly.v1.ReloadRequest
+	6,  // 25: dwcp.anomaly.v1.ScoringService.Score:output_type -> dwcp.anomaly.v1.ScoreResponse
+	8,  // 26: dwcp.anomaly.v1.ScoringService.ScoreBatch:output_type -> dwcp.anomaly.v1.ScoreBatchResponse
+	16, // 27: dwcp.anomaly.v1.ScoringService.ScoreStream:output_type -> dwcp.anomaly.v1.ScoreStreamResponse
+	10, // 28: dwcp.anomaly.v1.ScoringService.GetModelSet:output_type -> dwcp.anomaly.v1.GetModelSetResponse
+	18, // 29: dwcp.anomaly.v1.OperationsService.Reload:output_type -> dwcp.anomaly.v1.ReloadResponse
+	25, // [25:30] is the sub-list for method output_type
+	20, // [20:25] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_dwcp_anomaly_v1_scoring_proto_init() }
@@ -1352,7 +1456,8 @@ func file_dwcp_anomaly_v1_scoring_proto_init() {
 	file_dwcp_anomaly_v1_features_proto_init()
 	file_dwcp_anomaly_v1_model_proto_init()
 	file_dwcp_anomaly_v1_scoring_proto_msgTypes[1].OneofWrappers = []any{}
-	file_dwcp_anomaly_v1_scoring_proto_msgTypes[10].OneofWrappers = []any{
+	file_dwcp_anomaly_v1_scoring_proto_msgTypes[2].OneofWrappers = []any{}
+	file_dwcp_anomaly_v1_scoring_proto_msgTypes[11].OneofWrappers = []any{
 		(*StreamVerdict_Verdict)(nil),
 		(*StreamVerdict_Error)(nil),
 	}
@@ -1362,7 +1467,7 @@ func file_dwcp_anomaly_v1_scoring_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dwcp_anomaly_v1_scoring_proto_rawDesc), len(file_dwcp_anomaly_v1_scoring_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

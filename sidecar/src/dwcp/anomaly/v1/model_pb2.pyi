@@ -16,6 +16,8 @@ class Detector(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DETECTOR_DENSE_AUTOENCODER: _ClassVar[Detector]
     DETECTOR_LOCAL_OUTLIER_FACTOR: _ClassVar[Detector]
     DETECTOR_ONE_CLASS_SVM: _ClassVar[Detector]
+    DETECTOR_LSTM_CLASSIFIER: _ClassVar[Detector]
+    DETECTOR_ENSEMBLE: _ClassVar[Detector]
 
 class ParityClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -34,6 +36,8 @@ DETECTOR_LSTM_AUTOENCODER: Detector
 DETECTOR_DENSE_AUTOENCODER: Detector
 DETECTOR_LOCAL_OUTLIER_FACTOR: Detector
 DETECTOR_ONE_CLASS_SVM: Detector
+DETECTOR_LSTM_CLASSIFIER: Detector
+DETECTOR_ENSEMBLE: Detector
 PARITY_CLASS_UNSPECIFIED: ParityClass
 PARITY_CLASS_EXACT: ParityClass
 PARITY_CLASS_TOLERANCE: ParityClass
@@ -136,6 +140,38 @@ class SvmParameters(_message.Message):
     support_vectors: int
     def __init__(self, gamma: _Optional[float] = ..., nu: _Optional[float] = ..., support_vectors: _Optional[int] = ...) -> None: ...
 
+class ClassifierParameters(_message.Message):
+    __slots__ = ("units", "normal_windows", "anomalous_windows")
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    NORMAL_WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    ANOMALOUS_WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    units: _containers.RepeatedScalarFieldContainer[int]
+    normal_windows: int
+    anomalous_windows: int
+    def __init__(self, units: _Optional[_Iterable[int]] = ..., normal_windows: _Optional[int] = ..., anomalous_windows: _Optional[int] = ...) -> None: ...
+
+class EnsembleMember(_message.Message):
+    __slots__ = ("detector", "weight", "threshold", "low", "high")
+    DETECTOR_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    detector: Detector
+    weight: float
+    threshold: float
+    low: float
+    high: float
+    def __init__(self, detector: _Optional[_Union[Detector, str]] = ..., weight: _Optional[float] = ..., threshold: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
+
+class EnsembleParameters(_message.Message):
+    __slots__ = ("members", "critical_threshold")
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    CRITICAL_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    members: _containers.RepeatedCompositeFieldContainer[EnsembleMember]
+    critical_threshold: float
+    def __init__(self, members: _Optional[_Iterable[_Union[EnsembleMember, _Mapping]]] = ..., critical_threshold: _Optional[float] = ...) -> None: ...
+
 class TrainingRecord(_message.Message):
     __slots__ = ("data_fingerprint", "data_source", "rows_read", "fitted_on", "held_out", "dropped", "first_timestamp", "last_timestamp", "warnings", "seed", "hyperparameters", "history", "library_versions")
     class DroppedEntry(_message.Message):
@@ -201,7 +237,7 @@ class Series(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ModelMetadata(_message.Message):
-    __slots__ = ("schema_version", "model_type", "n_features", "feature_names", "n_estimators", "contamination", "timesteps", "threshold", "feature_schema", "cadence_seconds", "scaler", "reference_values", "parity_class", "tolerance", "calibration", "graph", "forest", "lstm", "training", "dense", "neighbors", "svm")
+    __slots__ = ("schema_version", "model_type", "n_features", "feature_names", "n_estimators", "contamination", "timesteps", "threshold", "feature_schema", "cadence_seconds", "scaler", "reference_values", "parity_class", "tolerance", "calibration", "graph", "forest", "lstm", "training", "dense", "neighbors", "svm", "classifier", "ensemble")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_TYPE_FIELD_NUMBER: _ClassVar[int]
     N_FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -224,6 +260,8 @@ class ModelMetadata(_message.Message):
     DENSE_FIELD_NUMBER: _ClassVar[int]
     NEIGHBORS_FIELD_NUMBER: _ClassVar[int]
     SVM_FIELD_NUMBER: _ClassVar[int]
+    CLASSIFIER_FIELD_NUMBER: _ClassVar[int]
+    ENSEMBLE_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     model_type: str
     n_features: int
@@ -246,7 +284,9 @@ class ModelMetadata(_message.Message):
     dense: DenseParameters
     neighbors: NeighborParameters
     svm: SvmParameters
-    def __init__(self, schema_version: _Optional[int] = ..., model_type: _Optional[str] = ..., n_features: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., n_estimators: _Optional[int] = ..., contamination: _Optional[float] = ..., timesteps: _Optional[int] = ..., threshold: _Optional[float] = ..., feature_schema: _Optional[_Union[_features_pb2.FeatureSchema, _Mapping]] = ..., cadence_seconds: _Optional[float] = ..., scaler: _Optional[_Union[Scaler, _Mapping]] = ..., reference_values: _Optional[_Iterable[float]] = ..., parity_class: _Optional[_Union[ParityClass, str]] = ..., tolerance: _Optional[_Union[Tolerance, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ..., forest: _Optional[_Union[ForestParameters, _Mapping]] = ..., lstm: _Optional[_Union[LstmParameters, _Mapping]] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ..., dense: _Optional[_Union[DenseParameters, _Mapping]] = ..., neighbors: _Optional[_Union[NeighborParameters, _Mapping]] = ..., svm: _Optional[_Union[SvmParameters, _Mapping]] = ...) -> None: ...
+    classifier: ClassifierParameters
+    ensemble: EnsembleParameters
+    def __init__(self, schema_version: _Optional[int] = ..., model_type: _Optional[str] = ..., n_features: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., n_estimators: _Optional[int] = ..., contamination: _Optional[float] = ..., timesteps: _Optional[int] = ..., threshold: _Optional[float] = ..., feature_schema: _Optional[_Union[_features_pb2.FeatureSchema, _Mapping]] = ..., cadence_seconds: _Optional[float] = ..., scaler: _Optional[_Union[Scaler, _Mapping]] = ..., reference_values: _Optional[_Iterable[float]] = ..., parity_class: _Optional[_Union[ParityClass, str]] = ..., tolerance: _Optional[_Union[Tolerance, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ..., forest: _Optional[_Union[ForestParameters, _Mapping]] = ..., lstm: _Optional[_Union[LstmParameters, _Mapping]] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ..., dense: _Optional[_Union[DenseParameters, _Mapping]] = ..., neighbors: _Optional[_Union[NeighborParameters, _Mapping]] = ..., svm: _Optional[_Union[SvmParameters, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierParameters, _Mapping]] = ..., ensemble: _Optional[_Union[EnsembleParameters, _Mapping]] = ...) -> None: ...
 
 class FileEntry(_message.Message):
     __slots__ = ("path", "sha256", "size", "role")

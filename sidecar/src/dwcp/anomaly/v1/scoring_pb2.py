@@ -27,7 +27,7 @@ from dwcp.anomaly.v1 import features_pb2 as dwcp_dot_anomaly_dot_v1_dot_features
 from dwcp.anomaly.v1 import model_pb2 as dwcp_dot_anomaly_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64wcp/anomaly/v1/scoring.proto\x12\x0f\x64wcp.anomaly.v1\x1a\x1c\x64wcp/anomaly/v1/errors.proto\x1a\x1e\x64wcp/anomaly/v1/features.proto\x1a\x1b\x64wcp/anomaly/v1/model.proto\"\xa6\x01\n\x0cScoreRequest\x12+\n\x08\x64\x65tector\x18\x01 \x01(\x0e\x32\x19.dwcp.anomaly.v1.Detector\x12(\n\x07samples\x18\x02 \x03(\x0b\x32\x17.dwcp.anomaly.v1.Sample\x12)\n\x07\x65xplain\x18\x03 \x01(\x0e\x32\x18.dwcp.anomaly.v1.Explain\x12\x14\n\x0cmodel_set_id\x18\x04 \x01(\t\"\xdb\x01\n\x07Verdict\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x12\n\nis_anomaly\x18\x02 \x01(\x08\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\x0f\n\x07p_value\x18\x04 \x01(\x01\x12%\n\x05level\x18\x05 \x01(\x0e\x32\x16.dwcp.anomaly.v1.Level\x12\x15\n\rcontributions\x18\x06 \x03(\x02\x12\x10\n\x08\x65xpected\x18\x07 \x03(\x02\x12\x13\n\x0btop_feature\x18\x08 \x01(\t\x12\x16\n\tdepth_sum\x18\t \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_depth_sum\"P\n\rScoreResponse\x12)\n\x07verdict\x18\x01 \x01(\x0b\x32\x18.dwcp.anomaly.v1.Verdict\x12\x14\n\x0cmodel_set_id\x18\x02 \x01(\t\"\xbd\x01\n\x11ScoreBatchRequest\x12+\n\x08\x64\x65tector\x18\x01 \x01(\x0e\x32\x19.dwcp.anomaly.v1.Detector\x12\x0c\n\x04rows\x18\x02 \x01(\x0c\x12,\n\x06layout\x18\x03 \x01(\x0e\x32\x1c.dwcp.anomaly.v1.BatchLayout\x12)\n\x07\x65xplain\x18\x04 \x01(\x0e\x32\x18.dwcp.anomaly.v1.Explain\x12\x14\n\x0cmodel_set_id\x18\x05 \x01(\t\"\xd8\x01\n\x12ScoreBatchResponse\x12\x0e\n\x06scores\x18\x01 \x03(\x02\x12\x12\n\nis_anomaly\x18\x02 \x03(\x08\x12\x10\n\x08p_values\x18\x03 \x03(\x01\x12&\n\x06levels\x18\x04 \x03(\x0e\x32\x16.dwcp.anomaly.v1.Level\x12\x15\n\rcontributions\x18\x05 \x03(\x02\x12\x10\n\x08\x65xpected\x18\x06 \x03(\x02\x12\x12\n\ndepth_sums\x18\x07 \x03(\x01\x12\x11\n\tthreshold\x18\x08 \x01(\x01\x12\x14\n\x0cmodel_set_id\x18\t \x01(\t\"\x14\n\x12GetModelSetRequest\"[\n\x13GetModelSetResponse\x12\x14\n\x0cmodel_set_id\x18\x01 \x01(\t\x12.\n\x06models\x18\x02 \x03(\x0b\x32\x1e.dwcp.anomaly.v1.ModelMetadata\"\x7f\n\x0eStreamSettings\x12,\n\tdetectors\x18\x01 \x03(\x0e\x32\x19.dwcp.anomaly.v1.Detector\x12)\n\x07\x65xplain\x18\x02 \x01(\x0e\x32\x18.dwcp.anomaly.v1.Explain\x12\x14\n\x0cmodel_set_id\x18\x03 \x01(\t\"?\n\x0cStreamSample\x12\x0e\n\x06series\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x01\x12\x0f\n\x07restart\x18\x03 \x01(\x08\"w\n\x12ScoreStreamRequest\x12\x31\n\x08settings\x18\x01 \x01(\x0b\x32\x1f.dwcp.anomaly.v1.StreamSettings\x12.\n\x07samples\x18\x02 \x03(\x0b\x32\x1d.dwcp.anomaly.v1.StreamSample\"t\n\rStreamVerdict\x12+\n\x07verdict\x18\x01 \x01(\x0b\x32\x18.dwcp.anomaly.v1.VerdictH\x00\x12+\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1a.dwcp.anomaly.v1.ErrorInfoH\x00\x42\t\n\x07outcome\"@\n\x0cStreamResult\x12\x30\n\x08verdicts\x18\x01 \x03(\x0b\x32\x1e.dwcp.anomaly.v1.StreamVerdict\"[\n\x13ScoreStreamResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.dwcp.anomaly.v1.StreamResult\x12\x14\n\x0cmodel_set_id\x18\x02 \x01(\t\"\x0f\n\rReloadRequest\"7\n\x0eReloadResponse\x12\x14\n\x0cmodel_set_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08*W\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x10\n\x0cLEVEL_NORMAL\x10\x01\x12\x11\n\rLEVEL_WARNING\x10\x02\x12\x12\n\x0eLEVEL_CRITICAL\x10\x03*]\n\x07\x45xplain\x12\x17\n\x13\x45XPLAIN_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x45XPLAIN_ALARMS\x10\x01\x12\x12\n\x0e\x45XPLAIN_ALWAYS\x10\x02\x12\x11\n\rEXPLAIN_NEVER\x10\x03*^\n\x0b\x42\x61tchLayout\x12\x1c\n\x18\x42\x41TCH_LAYOUT_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42\x41TCH_LAYOUT_WINDOWS\x10\x01\x12\x17\n\x13\x42\x41TCH_LAYOUT_SERIES\x10\x02\x32\xe7\x02\n\x0eScoringService\x12\x46\n\x05Score\x12\x1d.dwcp.anomaly.v1.ScoreRequest\x1a\x1e.dwcp.anomaly.v1.ScoreResponse\x12U\n\nScoreBatch\x12\".dwcp.anomaly.v1.ScoreBatchRequest\x1a#.dwcp.anomaly.v1.ScoreBatchResponse\x12\\\n\x0bScoreStream\x12#.dwcp.anomaly.v1.ScoreStreamRequest\x1a$.dwcp.anomaly.v1.ScoreStreamResponse(\x01\x30\x01\x12X\n\x0bGetModelSet\x12#.dwcp.anomaly.v1.GetModelSetRequest\x1a$.dwcp.anomaly.v1.GetModelSetResponse2^\n\x11OperationsService\x12I\n\x06Reload\x12\x1e.dwcp.anomaly.v1.ReloadRequest\x1a\x1f.dwcp.anomaly.v1.ReloadResponseB5Z3dwcp.internal/anomaly/gen/dwcp/anomaly/v1;anomalyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64wcp/anomaly/v1/scoring.proto\x12\x0f\x64wcp.anomaly.v1\x1a\x1c\x64wcp/anomaly/v1/errors.proto\x1a\x1e\x64wcp/anomaly/v1/features.proto\x1a\x1b\x64wcp/anomaly/v1/model.proto\"\xa6\x01\n\x0cScoreRequest\x12+\n\x08\x64\x65tector\x18\x01 \x01(\x0e\x32\x19.dwcp.anomaly.v1.Detector\x12(\n\x07samples\x18\x02 \x03(\x0b\x32\x17.dwcp.anomaly.v1.Sample\x12)\n\x07\x65xplain\x18\x03 \x01(\x0e\x32\x18.dwcp.anomaly.v1.Explain\x12\x14\n\x0cmodel_set_id\x18\x04 \x01(\t\"\x8c\x02\n\x07Verdict\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x12\n\nis_anomaly\x18\x02 \x01(\x08\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\x0f\n\x07p_value\x18\x04 \x01(\x01\x12%\n\x05level\x18\x05 \x01(\x0e\x32\x16.dwcp.anomaly.v1.Level\x12\x15\n\rcontributions\x18\x06 \x03(\x02\x12\x10\n\x08\x65xpected\x18\x07 \x03(\x02\x12\x13\n\x0btop_feature\x18\x08 \x01(\t\x12\x16\n\tdepth_sum\x18\t \x01(\x01H\x00\x88\x01\x01\x12/\n\x07members\x18\n \x03(\x0b\x32\x1e.dwcp.anomaly.v1.MemberVerdictB\x0c\n\n_depth_sum\"\xa3\x01\n\rMemberVerdict\x12+\n\x08\x64\x65tector\x18\x01 \x01(\x0e\x32\x19.dwcp.anomaly.v1.Detector\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x12\n\x05score\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x17\n\nnormalized\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07missing\x18\x05 \x01(\tB\x08\n\x06_scoreB\r\n\x0b_normalized\"P\n\rScoreResponse\x12)\n\x07verdict\x18\x01 \x01(\x0b\x32\x18.dwcp.anomaly.v1.Verdict\x12\x14\n\x0cmodel_set_id\x18\x02 \x01(\t\"\xbd\x01\n\x11ScoreBatchRequest\x12+\n\x08\x64\x65tector\x18\x01 \x01(\x0e\x32\x19.dwcp.anomaly.v1.Detector\x12\x0c\n\x04rows\x18\x02 \x01(\x0c\x12,\n\x06layout\x18\x03 \x01(\x0e\x32\x1c.dwcp.anomaly.v1.BatchLayout\x12)\n\x07\x65xplain\x18\x04 \x01(\x0e\x32\x18.dwcp.anomaly.v1.Explain\x12\x14\n\x0cmodel_set_id\x18\x05 \x01(\t\"\xd8\x01\n\x12ScoreBatchResponse\x12\x0e\n\x06scores\x18\x01 \x03(\x02\x12\x12\n\nis_anomaly\x18\x02 \x03(\x08\x12\x10\n\x08p_values\x18\x03 \x03(\x01\x12&\n\x06levels\x18\x04 \x03(\x0e\x32\x16.dwcp.anomaly.v1.Level\x12\x15\n\rcontributions\x18\x05 \x03(\x02\x12\x10\n\x08\x65xpected\x18\x06 \x03(\x02\x12\x12\n\ndepth_sums\x18\x07 \x03(\x01\x12\x11\n\tthreshold\x18\x08 \x01(\x01\x12\x14\n\x0cmodel_set_id\x18\t \x01(\t\"\x14\n\x12GetModelSetRequest\"[\n\x13GetModelSetResponse\x12\x14\n\x0cmodel_set_id\x18\x01 \x01(\t\x12.\n\x06models\x18\x02 \x03(\x0b\x32\x1e.dwcp.anomaly.v1.ModelMetadata\"\x7f\n\x0eStreamSettings\x12,\n\tdetectors\x18\x01 \x03(\x0e\x32\x19.dwcp.anomaly.v1.Detector\x12)\n\x07\x65xplain\x18\x02 \x01(\x0e\x32\x18.dwcp.anomaly.v1.Explain\x12\x14\n\x0cmodel_set_id\x18\x03 \x01(\t\"?\n\x0cStreamSample\x12\x0e\n\x06series\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x01\x12\x0f\n\x07restart\x18\x03 \x01(\x08\"w\n\x12ScoreStreamRequest\x12\x31\n\x08settings\x18\x01 \x01(\x0b\x32\x1f.dwcp.anomaly.v1.StreamSettings\x12.\n\x07samples\x18\x02 \x03(\x0b\x32\x1d.dwcp.anomaly.v1.StreamSample\"t\n\rStreamVerdict\x12+\n\x07verdict\x18\x01 \x01(\x0b\x32\x18.dwcp.anomaly.v1.VerdictH\x00\x12+\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1a.dwcp.anomaly.v1.ErrorInfoH\x00\x42\t\n\x07outcome\"@\n\x0cStreamResult\x12\x30\n\x08verdicts\x18\x01 \x03(\x0b\x32\x1e.dwcp.anomaly.v1.StreamVerdict\"[\n\x13ScoreStreamResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.dwcp.anomaly.v1.StreamResult\x12\x14\n\x0cmodel_set_id\x18\x02 \x01(\t\"\x0f\n\rReloadRequest\"7\n\x0eReloadResponse\x12\x14\n\x0cmodel_set_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08*W\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x10\n\x0cLEVEL_NORMAL\x10\x01\x12\x11\n\rLEVEL_WARNING\x10\x02\x12\x12\n\x0eLEVEL_CRITICAL\x10\x03*]\n\x07\x45xplain\x12\x17\n\x13\x45XPLAIN_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x45XPLAIN_ALARMS\x10\x01\x12\x12\n\x0e\x45XPLAIN_ALWAYS\x10\x02\x12\x11\n\rEXPLAIN_NEVER\x10\x03*^\n\x0b\x42\x61tchLayout\x12\x1c\n\x18\x42\x41TCH_LAYOUT_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42\x41TCH_LAYOUT_WINDOWS\x10\x01\x12\x17\n\x13\x42\x41TCH_LAYOUT_SERIES\x10\x02\x32\xe7\x02\n\x0eScoringService\x12\x46\n\x05Score\x12\x1d.dwcp.anomaly.v1.ScoreRequest\x1a\x1e.dwcp.anomaly.v1.ScoreResponse\x12U\n\nScoreBatch\x12\".dwcp.anomaly.v1.ScoreBatchRequest\x1a#.dwcp.anomaly.v1.ScoreBatchResponse\x12\\\n\x0bScoreStream\x12#.dwcp.anomaly.v1.ScoreStreamRequest\x1a$.dwcp.anomaly.v1.ScoreStreamResponse(\x01\x30\x01\x12X\n\x0bGetModelSet\x12#.dwcp.anomaly.v1.GetModelSetRequest\x1a$.dwcp.anomaly.v1.GetModelSetResponse2^\n\x11OperationsService\x12I\n\x06Reload\x12\x1e.dwcp.anomaly.v1.ReloadRequest\x1a\x1f.dwcp.anomaly.v1.ReloadResponseB5Z3dwcp.internal/anomaly/gen/dwcp/anomaly/v1;anomalyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,44 +35,46 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dwcp.anomaly.v1.scoring_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z3dwcp.internal/anomaly/gen/dwcp/anomaly/v1;anomalyv1'
-  _globals['_LEVEL']._serialized_start=1806
-  _globals['_LEVEL']._serialized_end=1893
-  _globals['_EXPLAIN']._serialized_start=1895
-  _globals['_EXPLAIN']._serialized_end=1988
-  _globals['_BATCHLAYOUT']._serialized_start=1990
-  _globals['_BATCHLAYOUT']._serialized_end=2084
+  _globals['_LEVEL']._serialized_start=2021
+  _globals['_LEVEL']._serialized_end=2108
+  _globals['_EXPLAIN']._serialized_start=2110
+  _globals['_EXPLAIN']._serialized_end=2203
+  _globals['_BATCHLAYOUT']._serialized_start=2205
+  _globals['_BATCHLAYOUT']._serialized_end=2299
   _globals['_SCOREREQUEST']._serialized_start=142
   _globals['_SCOREREQUEST']._serialized_end=308
   _globals['_VERDICT']._serialized_start=311
-  _globals['_VERDICT']._serialized_end=530
-  _globals['_SCORERESPONSE']._serialized_start=532
-  _globals['_SCORERESPONSE']._serialized_end=612
-  _globals['_SCOREBATCHREQUEST']._serialized_start=615
-  _globals['_SCOREBATCHREQUEST']._serialized_end=804
-  _globals['_SCOREBATCHRESPONSE']._serialized_start=807
-  _globals['_SCOREBATCHRESPONSE']._serialized_end=1023
-  _globals['_GETMODELSETREQUEST']._serialized_start=1025
-  _globals['_GETMODELSETREQUEST']._serialized_end=1045
-  _globals['_GETMODELSETRESPONSE']._serialized_start=1047
-  _globals['_GETMODELSETRESPONSE']._serialized_end=1138
-  _globals['_STREAMSETTINGS']._serialized_start=1140
-  _globals['_STREAMSETTINGS']._serialized_end=1267
-  _globals['_STREAMSAMPLE']._serialized_start=1269
-  _globals['_STREAMSAMPLE']._serialized_end=1332
-  _globals['_SCORESTREAMREQUEST']._serialized_start=1334
-  _globals['_SCORESTREAMREQUEST']._serialized_end=1453
-  _globals['_STREAMVERDICT']._serialized_start=1455
-  _globals['_STREAMVERDICT']._serialized_end=1571
-  _globals['_STREAMRESULT']._serialized_start=1573
-  _globals['_STREAMRESULT']._serialized_end=1637
-  _globals['_SCORESTREAMRESPONSE']._serialized_start=1639
-  _globals['_SCORESTREAMRESPONSE']._serialized_end=1730
-  _globals['_RELOADREQUEST']._serialized_start=1732
-  _globals['_RELOADREQUEST']._serialized_end=1747
-  _globals['_RELOADRESPONSE']._serialized_start=1749
-  _globals['_RELOADRESPONSE']._serialized_end=1804
-  _globals['_SCORINGSERVICE']._serialized_start=2087
-  _globals['_SCORINGSERVICE']._serialized_end=2446
-  _globals['_OPERATIONSSERVICE']._serialized_start=2448
-  _globals['_OPERATIONSSERVICE']._serialized_end=2542
+  _globals['_VERDICT']._serialized_end=579
+  _globals['_MEMBERVERDICT']._serialized_start=582
+  _globals['_MEMBERVERDICT']._serialized_end=745
+  _globals['_SCORERESPONSE']._serialized_start=747
+  _globals['_SCORERESPONSE']._serialized_end=827
+  _globals['_SCOREBATCHREQUEST']._serialized_start=830
+  _globals['_SCOREBATCHREQUEST']._serialized_end=1019
+  _globals['_SCOREBATCHRESPONSE']._serialized_start=1022
+  _globals['_SCOREBATCHRESPONSE']._serialized_end=1238
+  _globals['_GETMODELSETREQUEST']._serialized_start=1240
+  _globals['_GETMODELSETREQUEST']._serialized_end=1260
+  _globals['_GETMODELSETRESPONSE']._serialized_start=1262
+  _globals['_GETMODELSETRESPONSE']._serialized_end=1353
+  _globals['_STREAMSETTINGS']._serialized_start=1355
+  _globals['_STREAMSETTINGS']._serialized_end=1482
+  _globals['_STREAMSAMPLE']._serialized_start=1484
+  _globals['_STREAMSAMPLE']._serialized_end=1547
+  _globals['_SCORESTREAMREQUEST']._serialized_start=1549
+  _globals['_SCORESTREAMREQUEST']._serialized_end=1668
+  _globals['_STREAMVERDICT']._serialized_start=1670
+  _globals['_STREAMVERDICT']._serialized_end=1786
+  _globals['_STREAMRESULT']._serialized_start=1788
+  _globals['_STREAMRESULT']._serialized_end=1852
+  _globals['_SCORESTREAMRESPONSE']._serialized_start=1854
+  _globals['_SCORESTREAMRESPONSE']._serialized_end=1945
+  _globals['_RELOADREQUEST']._serialized_start=1947
+  _globals['_RELOADREQUEST']._serialized_end=1962
+  _globals['_RELOADRESPONSE']._serialized_start=1964
+  _globals['_RELOADRESPONSE']._serialized_end=2019
+  _globals['_SCORINGSERVICE']._serialized_start=2302
+  _globals['_SCORINGSERVICE']._serialized_end=2661
+  _globals['_OPERATIONSSERVICE']._serialized_start=2663
+  _globals['_OPERATIONSSERVICE']._serialized_end=2757
 # @@protoc_insertion_point(module_scope)

@@ -54,7 +54,7 @@ class ScoreRequest(_message.Message):
     def __init__(self, detector: _Optional[_Union[_model_pb2.Detector, str]] = ..., samples: _Optional[_Iterable[_Union[_features_pb2.Sample, _Mapping]]] = ..., explain: _Optional[_Union[Explain, str]] = ..., model_set_id: _Optional[str] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("score", "is_anomaly", "threshold", "p_value", "level", "contributions", "expected", "top_feature", "depth_sum")
+    __slots__ = ("score", "is_anomaly", "threshold", "p_value", "level", "contributions", "expected", "top_feature", "depth_sum", "members")
     SCORE_FIELD_NUMBER: _ClassVar[int]
     IS_ANOMALY_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +64,7 @@ class Verdict(_message.Message):
     EXPECTED_FIELD_NUMBER: _ClassVar[int]
     TOP_FEATURE_FIELD_NUMBER: _ClassVar[int]
     DEPTH_SUM_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     score: float
     is_anomaly: bool
     threshold: float
@@ -73,7 +74,22 @@ class Verdict(_message.Message):
     expected: _containers.RepeatedScalarFieldContainer[float]
     top_feature: str
     depth_sum: float
-    def __init__(self, score: _Optional[float] = ..., is_anomaly: _Optional[bool] = ..., threshold: _Optional[float] = ..., p_value: _Optional[float] = ..., level: _Optional[_Union[Level, str]] = ..., contributions: _Optional[_Iterable[float]] = ..., expected: _Optional[_Iterable[float]] = ..., top_feature: _Optional[str] = ..., depth_sum: _Optional[float] = ...) -> None: ...
+    members: _containers.RepeatedCompositeFieldContainer[MemberVerdict]
+    def __init__(self, score: _Optional[float] = ..., is_anomaly: _Optional[bool] = ..., threshold: _Optional[float] = ..., p_value: _Optional[float] = ..., level: _Optional[_Union[Level, str]] = ..., contributions: _Optional[_Iterable[float]] = ..., expected: _Optional[_Iterable[float]] = ..., top_feature: _Optional[str] = ..., depth_sum: _Optional[float] = ..., members: _Optional[_Iterable[_Union[MemberVerdict, _Mapping]]] = ...) -> None: ...
+
+class MemberVerdict(_message.Message):
+    __slots__ = ("detector", "weight", "score", "normalized", "missing")
+    DETECTOR_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZED_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    detector: _model_pb2.Detector
+    weight: float
+    score: float
+    normalized: float
+    missing: str
+    def __init__(self, detector: _Optional[_Union[_model_pb2.Detector, str]] = ..., weight: _Optional[float] = ..., score: _Optional[float] = ..., normalized: _Optional[float] = ..., missing: _Optional[str] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ("verdict", "model_set_id")

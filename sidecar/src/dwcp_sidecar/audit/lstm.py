@@ -1,0 +1,44 @@
+"""LSTM autoencoder: parameters and weights (rules LA1 to LA8)."""
+
+import numpy as np
+
+from dwcp.anomaly.v1 import model_pb2
+from dwcp_sidecar.audit.checks import GraphAudit, Require, check_units
+from dwcp_sidecar.limits import MAX_SAMPLES
+
+LSTM_LAYERS = ("encoder_1", "encoder_2", "decoder_1", "decoder_2")
+"""Layers of the LSTM autoencoder in the order of LA1."""
+
+
+def check_parameters(metadata: model_pb2.ModelMetadata, require: Require) -> None:
+    """Checks window length and units."""
+    units = list(metadata.lstm.units)
+    right = len(units) == len(LSTM_LAYERS) and units[1] == metadata.lstm.encoding_dim
+    require(right, f"lstm.units are {units} with encoding_dim {metadata.lstm.encoding_dim}")
+    check_units("lstm.units", units, require)
+    require(0 < metadata.timesteps <= MAX_SAMPLES, f"timesteps is {metadata.timesteps}, not 1 to {MAX_SAMPLES} (W3)")
+
+
+def audit(graph: GraphAudit) -> None:
+    """Checks threshold and shapes of an `lstm.v1` or `lstm.float32.v1` graph."""
+    metadata = graph.metadata
+    graph.same("threshold", metadata.threshold)
+    wide = metadata.graph.precision == "float64"
+    shapes: dict[str, tuple[int, ...]] = {}
+    width = metadata.n_features
+    for layer, units in zip(LSTM_LAYERS, metadata.lstm.units, strict=True):
+        if wide:
+            shapes |= {
+                f"{layer}.kernel": (width, 4 * units),
+                f"{layer}.recurrent": (units, 4 * units),
+                f"{layer}.bias": (4 * units,),
+            }
+        else:
+            shapes |= {
+                f"{layer}.W": (1, 4 * units, width),
+                f"{layer}.R": (1, 4 * units, units),
+                f"{layer}.B": (1, 8 * units),
+            }
+        width = units
+    shapes |= {"dense.kernel": (width, metadata.n_features), "dense.bias": (metadata.n_features,)}
+    graph.arrays(shapes, np.float64 if wide else np.float32)

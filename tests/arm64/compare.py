@@ -14,11 +14,11 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.conformance import implementations, judge
-from tests.conformance.cases import DETECTORS
 from tests.conformance.go_program import BUILD, GO_FOLDER, ROOT, BuildError, build, build_tests
 from tests.conformance.golden_files import cases_of, joined, read_golden, wanted_of
 from tests.conformance.inputs import generate
-from tests.conformance.reference import REFERENCES, MissingByproductError
+from tests.conformance.reference import MissingByproductError, references_of
+from tests.conformance.sets import detectors_of
 
 NAME = "go-native-arm64"
 ARM64 = {"CGO_ENABLED": "0", "GOOS": "linux", "GOARCH": "arm64"}
@@ -29,8 +29,7 @@ TEST_SECONDS = 900
 def questions(models: Path, inputs: int, folder: Path) -> list[judge.Question]:
     """The set's own vectors, the frozen ones and generated inputs, for every detector."""
     made = []
-    for detector in DETECTORS:
-        reference = REFERENCES[detector](models)
+    for detector, reference in references_of(models).items():
         files = [(prefix, read_golden(path / f"{detector}.golden.json")) for prefix, path in FOLDERS.items()]
         parts = [(cases_of(file, prefix), wanted_of(file)) for prefix, file in files]
         generated = generate(reference.source(), inputs, seed=64)
@@ -74,7 +73,7 @@ def main() -> int:
         print(f"test-arm64: {error}", file=sys.stderr)
         return 1
     judge.show(results, Console(width=170, highlight=False))
-    good = judge.passed(results, [NAME], DETECTORS) and not failed
+    good = judge.passed(results, [NAME], detectors_of(models)) and not failed
     print("PASSED: arm64 gives the same bits" if good else "FAILED")
     return 0 if good else 1
 

@@ -1,7 +1,9 @@
 """Measures what the project promises, in one run, as ratios of medians over paired rounds.
 
     python tests/bench/bench.py                  # everything, some twenty minutes
-    python tests/bench/bench.py --only graphs    # one part: graphs, go, sidecar, memory, training, serving
+    python tests/bench/bench.py --only graphs    # one part
+
+Parts: graphs, go, sidecar, memory, training, adbench, reading, serving.
 
 Prints a table with each bar and whether it was met, and writes build/bench.json.
 """
@@ -28,6 +30,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "models/reference/v1"
 GO = os.environ.get("GO", "go")
+sys.path.insert(0, str(ROOT))  # an installed package is called tests, too
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,71 @@ def serving(arguments: argparse.Namespace) -> list[Result]:
     return [Result(**bar) for bar in bars]
 
 
-PARTS = {"graphs": graphs, "go": go, "sidecar": sidecar, "memory": memory, "training": training, "serving": serving}
+def adbench(_: argparse.Namespace) -> list[Result]:
+    """AUCs of forest, local outlier factor and one-class SVM on the ADBench sets, beside scikit-learn's."""
+    from tests.bench.adbench import CLOSE, compare, sets
+
+    found = [comparison for path in sets() for comparison in compare(path)]
+    if not found:
+        return [Result("ADBench", "left out: ../shared/data/adbench is not here")]
+    return [
+        Result(
+            f"{each.name}, {each.rows:,} rows, {each.detector}",
+            f"AUC {each.ours:.6f}, scikit-learn {each.theirs:.6f}, difference {each.ours - each.theirs:.1e}"
+            + (f", {each.difference:.1e} when decided alike ({each.note})" if each.note else ""),
+            f"at most {CLOSE:g}",
+            abs(each.difference if each.note else each.ours - each.theirs) <= CLOSE,
+        )
+        for each in found
+    ]
+
+
+def reading(arguments: argparse.Namespace) -> list[Result]:
+    """Data larger than memory, read in chunks and scored: peak memory and rate, of the data and of a tenth of it."""
+    mebibytes = 2048
+
+    def once(*step: str | Path) -> dict[str, float]:
+        command = [sys.executable, "-m", "tests.bench.reading", *map(str, step)]
+        done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+        return json.loads(done.stdout.splitlines()[-1]) if step[0] != "write" else {}
+
+    results = []
+    for kind, steps in (("parquet", ("read", "score")), ("csv", ("read",)), ("npy", ("read",))):
+        peaks: dict[str, list[float]] = {step: [] for step in steps}
+        rates = {}
+        for rows in (arguments.rows // 10, arguments.rows):
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / f"data.{kind}"
+                once("write", kind, str(rows), file)
+                for step in steps:
+                    found = once(step, file)
+                    if found["rows"] != rows:
+                        raise SystemExit(f"{step} of {rows} rows in {kind} found {found['rows']}")
+                    peaks[step].append(found["peak_mb"])
+                    rates[step] = found["rows"] / found["seconds"]
+        for step in steps:
+            tenth, whole = peaks[step]
+            results.append(
+                Result(
+                    f"{step} {arguments.rows:,} rows of {kind} in chunks",
+                    f"{rates[step]:,.0f} rows/s, peak {whole:.0f} MiB; {tenth:.0f} MiB on a tenth of it",
+                    f"under {mebibytes} MiB, within 64 MiB of the tenth's",
+                    whole < mebibytes and whole - tenth < 64,
+                )
+            )
+    return results
+
+
+PARTS = {
+    "graphs": graphs,
+    "go": go,
+    "sidecar": sidecar,
+    "memory": memory,
+    "training": training,
+    "adbench": adbench,
+    "reading": reading,
+    "serving": serving,
+}
 
 
 def main() -> int:
@@ -275,6 +342,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the serving benchmark (default 5)")
     parser.add_argument("--seconds", type=float, default=0.8, help="seconds of each of its measurements (default 0.8)")
+    parser.add_argument("--rows", type=int, default=5_000_000, help="rows of the reading benchmark (default 5,000,000)")
     arguments = parser.parse_args()
     console = Console(width=160)
     results: list[Result] = []

@@ -102,7 +102,7 @@ def test_command(document: str, line: str, folder: Path, request: pytest.Fixture
         return
     for name in DATA_NAMES[2:]:
         line = line.replace(name, str(folder / "normal.csv"))
-    if "lstm" in line and "train" in line:
+    if "train" in line and "autoencoder" in line:
         line += " --epochs 1"
     serving = " serve " in f" {line} "
     if serving:

@@ -38,17 +38,28 @@ from google.protobuf.message import DecodeError, Message
 
 from dwcp.anomaly.v1 import golden_pb2, model_pb2, scoring_pb2
 from dwcp.oip.v2 import inference_pb2
+from tests.conformance.cases import DETECTORS
+from tests.conformance.sets import HOME, MORE_SET, REFERENCE_SET
 
 ROOT = Path(__file__).resolve().parents[2]
-REFERENCE = ROOT / "models/reference/v1"
 ROW = [105.2, 10.5, 0.01, 1.2, 45.3, 58.7, 0.001]
 
 Target = Callable[[bytes], None]
 
 
 def requests() -> tuple[Target, list[bytes]]:
-    """Every RPC with the bytes as its request: an answer, or a refusal that tells nothing about the machine."""
-    live = Live(ModelSet.open(REFERENCE))
+    """Every RPC with the bytes as its request, of a server with windows: an answer, or a refusal that tells nothing
+    about the machine."""
+    return _requests(REFERENCE_SET)
+
+
+def sample_requests() -> tuple[Target, list[bytes]]:
+    """Likewise of a server whose detectors score single samples."""
+    return _requests(MORE_SET)
+
+
+def _requests(models: Path) -> tuple[Target, list[bytes]]:
+    live = Live(ModelSet.open(models))
     metrics = Metrics()
     streams = Streams(live, Limits(series=50), metrics)
     methods = Servicer(live, streams, metrics).methods()
@@ -75,7 +86,9 @@ def requests() -> tuple[Target, list[bytes]]:
         except ContractError as error:
             _tells_nothing(status.to_grpc(error).details)
 
-    return call, [bytes([index]) + seed for index, seeds in enumerate(_request_seeds(methods)) for seed in seeds]
+    return call, [
+        bytes([index]) + seed for index, seeds in enumerate(_request_seeds(methods, models)) for seed in seeds
+    ]
 
 
 class _Stream:
@@ -95,23 +108,25 @@ class _Stream:
             rest = rest[length:]
 
 
-def _request_seeds(methods: list[Any]) -> Iterator[list[bytes]]:
-    forest = scoring_pb2.ScoreRequest(detector=1, samples=[{"values": ROW}])
-    lstm = scoring_pb2.ScoreRequest(detector=2, samples=[{"values": ROW}] * 10, explain=2)
-    batch = scoring_pb2.ScoreBatchRequest(detector=1, rows=bytes(56 * 2), layout=2)
-    first = scoring_pb2.ScoreStreamRequest(settings={"detectors": [1, 2]}).SerializeToString()
+def _request_seeds(methods: list[Any], models: Path) -> Iterator[list[bytes]]:
+    names = [name for name, home in HOME.items() if home == models]
+    numbers = [DETECTORS.index(name) + 1 for name in names]
+    single = scoring_pb2.ScoreRequest(detector=numbers[0], samples=[{"values": ROW}])
+    window = scoring_pb2.ScoreRequest(detector=numbers[1], samples=[{"values": ROW}] * 10, explain=2)
+    batch = scoring_pb2.ScoreBatchRequest(detector=numbers[0], rows=bytes(56 * 2), layout=2)
+    first = scoring_pb2.ScoreStreamRequest(settings={"detectors": numbers}).SerializeToString()
     more = scoring_pb2.ScoreStreamRequest(samples=[{"series": "a", "values": ROW}]).SerializeToString()
     infer = inference_pb2.ModelInferRequest(
-        model_name="isolation_forest",
+        model_name=names[0],
         inputs=[{"name": "samples", "datatype": "FP64", "shape": [1, 7]}],
         raw_input_contents=[bytes(56)],
     )
     named = {
-        "Score": [forest.SerializeToString(), lstm.SerializeToString()],
+        "Score": [single.SerializeToString(), window.SerializeToString()],
         "ScoreBatch": [batch.SerializeToString()],
         "ScoreStream": [b"".join(bytes([len(part)]) + part for part in (first, more, more))],
         "ModelInfer": [infer.SerializeToString()],
-        "ModelMetadata": [inference_pb2.ModelMetadataRequest(name="lstm_autoencoder").SerializeToString()],
+        "ModelMetadata": [inference_pb2.ModelMetadataRequest(name=names[-1]).SerializeToString()],
     }
     for method in methods:
         yield named.get(method.name, [b""])
@@ -132,8 +147,7 @@ def artifacts() -> tuple[Target, list[bytes]]:
         lambda data: audit.audit_metadata(protojson.parse(data, model_pb2.ModelMetadata(), "m.json"), "m.json"),
         lambda data: golden.audit_golden(protojson.parse(data, golden_pb2.GoldenFile(), "g"), "isolation_forest", "g"),
         lambda data: OnnxFile.parse(data, "forest.onnx"),
-        _audited("isolation_forest"),
-        _audited("lstm_autoencoder"),
+        *map(_audited, DETECTORS),
         _manifest,
     ]
 
@@ -142,16 +156,16 @@ def artifacts() -> tuple[Target, list[bytes]]:
             with contextlib.suppress(ContractError):
                 readers[data[0] % len(readers)](data[1:])
 
-    manifest = (REFERENCE / "manifest.json").read_bytes()
+    manifest = (REFERENCE_SET / "manifest.json").read_bytes()
     small = b'{"schema_version": 1, "models": [], "files": [{"path": "a", "size": "1", "sha256": "00"}]}'
-    graphs = [(REFERENCE / f"{name}.onnx").read_bytes() for name in ("isolation_forest", "lstm_autoencoder")]
+    graphs = [(HOME[name] / f"{name}.onnx").read_bytes() for name in DETECTORS]
     metadata = b'{"schema_version": 1, "model_type": "isolation_forest", "threshold": 0.5, "feature_names": ["a"]}'
     seeds = [manifest, metadata, b'{"schema_version": 1, "cases": [{"id": "a"}]}', graphs[0][:2000], *graphs, small]
     return read, [bytes([index]) + seed for index, seed in enumerate(seeds)]
 
 
 def _audited(detector: str) -> Callable[[bytes], object]:
-    metadata = ModelSet.open(REFERENCE).metadata[detector]
+    metadata = ModelSet.open(HOME[detector]).metadata[detector]
     return lambda data: audit.audit_graph(metadata, OnnxFile.parse(data, metadata.graph.file))
 
 
@@ -162,7 +176,7 @@ def _manifest(data: bytes) -> object:
         return ModelSet.open(folder)
 
 
-TARGETS: SimpleNamespace = SimpleNamespace(requests=requests, artifacts=artifacts)
+TARGETS: SimpleNamespace = SimpleNamespace(requests=requests, sample_requests=sample_requests, artifacts=artifacts)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from dwcp_sidecar.golden import run_golden
 from dwcp_sidecar.server.app import health_name
 from dwcp_sidecar.verdicts import Explain
 from tests.conformance import go_program
+from tests.conformance.sets import REFERENCE_SET, detectors_of
 
 pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).resolve().parents[2]
@@ -247,7 +248,7 @@ def test_detector_unavailable_is_the_same(serve, serve_go, set_copy):
         assert outcome(go.addresses[0], "GetModelSet", b"") == outcome(python.address, "GetModelSet", b"")
 
 
-@pytest.mark.parametrize("detector", list(detectors.BY_NAME))
+@pytest.mark.parametrize("detector", detectors_of(REFERENCE_SET))
 def test_golden_vectors(go, reference, detector):
     ran = []
     with Client(go.addresses[0], timeout=WAIT) as client:
@@ -260,7 +261,7 @@ def test_golden_vectors(go, reference, detector):
     assert len(ran) == len(reference.golden[detector].cases) > 100
 
 
-@pytest.mark.parametrize("detector", list(detectors.BY_NAME))
+@pytest.mark.parametrize("detector", detectors_of(REFERENCE_SET))
 def test_answers_are_the_same_bytes(served, go, reference, detector):
     """Every field of every answer: single, batch, series, for each way to explain and for the set itself."""
     number, model = detectors.BY_NAME[detector], reference.model(detector)

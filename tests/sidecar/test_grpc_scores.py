@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 from dwcp.anomaly.v1 import golden_pb2, scoring_pb2, scoring_pb2_grpc
-from dwcp_sidecar import detectors
 from dwcp_sidecar.client import Client, verdicts_of_batch, verdicts_of_score
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.golden import run_golden
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.verdicts import Explain, Verdicts
+from tests.conformance.sets import REFERENCE_SET, detectors_of
 
 pytestmark = pytest.mark.timeout(120)
-DETECTORS = list(detectors.BY_NAME)
+DETECTORS = detectors_of(REFERENCE_SET)
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["tcp", "unix"])

@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dwcp_sidecar.executor import InProcess, execute, read_lines
+from dwcp_sidecar.requests import answer as answer_line
+from dwcp_sidecar.verdicts import Verdicts
+from tests.conformance.answers import read_answers
 
 pytestmark = pytest.mark.timeout(120)
 ROW = [105.2, 10.5, 0.01, 1.2, 45.3, 58.7, 0.001]
@@ -40,6 +43,22 @@ def error(answer):
     assert set(answer) == {"id", "error"}
     assert set(answer["error"]) == {"code", "field", "message"}
     return answer["id"], answer["error"]["code"], answer["error"]["field"]
+
+
+def test_an_expected_value_beyond_float32_is_still_json(tmp_path):
+    """P1: it is an infinity, written as E5 writes one; the judge reads that and no bare word."""
+    row = np.zeros((1, 3), np.float32)
+    expected = np.array([[1.5, np.inf, -np.inf]], np.float32)
+    nothing = np.zeros(1)
+    verdicts = Verdicts(row[:, 0], nothing > 0, nothing + 1, nothing + 1, row, expected, nothing == 0, None)
+    text = answer_line("a", verdicts)
+    assert json.loads(text, parse_constant=no_constant)["expected"] == [1.5, "Infinity", "-Infinity"]
+    file = tmp_path / "answers"
+    file.write_text(f"{text}\n{text.replace(chr(34) + 'Infinity' + chr(34), 'Infinity')}\n")
+    read = read_answers(file, ["a", "a"], 3, depth=False)
+    assert read.expected[0].tolist() == [1.5, math.inf, -math.inf]
+    assert len(read.faults) == 1
+    assert "answer 1" in read.faults[0]
 
 
 CORNERS = [

@@ -23,6 +23,7 @@ from dwcp_sidecar.client import Client
 from dwcp_sidecar.server import flags
 from dwcp_sidecar.server.app import health_name
 from dwcp_sidecar.server.settings import Limits, Reflection, Settings, StartError, Tls
+from tests.conformance.sets import REFERENCE_SET, detectors_of
 from tests.sidecar.clients import Caller, one
 
 pytestmark = pytest.mark.timeout(120)
@@ -48,8 +49,11 @@ def test_ready_line_names_addresses_and_set(served, reference):
 
 @pytest.mark.parametrize("name", ["", SERVICE, *map(health_name, detectors.BY_NAME)])
 def test_health(served, name):
+    absent = {health_name(detector) for detector in detectors.BY_NAME} - set(
+        map(health_name, detectors_of(REFERENCE_SET))
+    )
     for address in served.addresses:
-        assert health(address, name) == SERVING
+        assert health(address, name) == (NOT_SERVING if name in absent else SERVING)
 
 
 def test_health_names_are_as_documented(served):

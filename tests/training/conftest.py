@@ -113,6 +113,8 @@ def leave_out_cross_checks(patch: pytest.MonkeyPatch) -> None:
     """Leaves out the comparison with skl2onnx and tf2onnx, which takes most of the time of training little data."""
     patch.setattr("dwcp_training.detectors.isolation_forest.cross_check_forest", lambda *_: {})
     patch.setattr("dwcp_training.detectors.lstm_autoencoder.cross_check_lstm", lambda *_, **__: {})
+    patch.setattr("dwcp_training.detectors.local_outlier_factor.cross_check_neighbors", lambda *_: {})
+    patch.setattr("dwcp_training.detectors.one_class_svm.cross_check_svm", lambda *_: {})
 
 
 @pytest.fixture

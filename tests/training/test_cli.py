@@ -18,6 +18,9 @@ from tests.training.conftest import COMMAND
 HEADER = "timestamp,bandwidth,latency,packet_loss,jitter,cpu_usage,memory_usage,error_rate"
 FOREST = ("train", "isolation-forest")
 LSTM = ("train", "lstm-autoencoder")
+DENSE = ("train", "dense-autoencoder")
+LOF = ("train", "local-outlier-factor")
+SVM = ("train", "one-class-svm")
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -29,12 +32,18 @@ def invoke(*arguments: str | Path) -> Result:
     [
         (("--help",), ["train", "evaluate", "profile"]),
         (("profile", "show", "--help"), ["Example: dwcp profile show dwcp", "NAME|FILE"]),
-        (("train", "--help"), ["isolation-forest", "lstm-autoencoder"]),
+        (("train", "--help"), [command for _, command in (FOREST, LSTM, DENSE, LOF, SVM)]),
         (
             (*FOREST, "--help"),
             ["Example: dwcp train isolation-forest --data", "--profile servers.yaml", "less means fewer alarms"],
         ),
         ((*LSTM, "--help"), ["Example: dwcp train lstm-autoencoder --data", "--threshold-percentile", "--precision"]),
+        ((*DENSE, "--help"), ["Example: dwcp train dense-autoencoder --data", "--encoder-units", "--label-column"]),
+        (
+            (*LOF, "--help"),
+            ["Example: dwcp train local-outlier-factor --data", "--n-neighbors", "--max-rows", "--seed"],
+        ),
+        ((*SVM, "--help"), ["Example: dwcp train one-class-svm --data", "--nu", "<scale|auto|float>", "--exclude"]),
         (("evaluate", "--help"), ["Example: dwcp evaluate --models", "--labels", "--inject"]),
     ],
 )
@@ -67,6 +76,23 @@ def test_help_answers_at_once_and_without_tensorflow(dwcp: Callable) -> None:
         ((*LSTM, "--synthetic", "--batch-size", "x"), "--batch-size"),
         ((*LSTM, "--synthetic", "--threshold-percentile", "101"), "--threshold-percentile 101"),
         ((*LSTM, "--synthetic", "--precision", "float16"), "--precision"),
+        ((*DENSE, "--synthetic", "--encoder-units", "64,x"), "write 64,32,16"),
+        ((*DENSE, "--synthetic", "--encoder-units", "64,0"), "--encoder-units (64, 0)"),
+        ((*DENSE, "--synthetic", "--bottleneck", "0"), "--bottleneck 0"),
+        ((*DENSE, "--synthetic", "--activation", "gelu"), "--activation"),
+        ((*DENSE, "--synthetic", "--dropout", "1"), "--dropout 1"),
+        ((*LOF, "--synthetic", "--n-neighbors", "0"), "--n-neighbors 0"),
+        ((*LOF, "--synthetic", "--contamination", "0"), "--contamination 0"),
+        ((*LOF, "--synthetic", "--max-rows", "1"), "--max-rows 1"),
+        ((*SVM, "--synthetic", "--nu", "1.5"), "--nu 1.5"),
+        ((*SVM, "--synthetic", "--gamma", "0"), "--gamma 0.0: Input should be 'scale' or 'auto', or greater than 0"),
+        (
+            (*SVM, "--synthetic", "--gamma", "skale"),
+            "--gamma skale: Input should be 'scale' or 'auto', or a valid number",
+        ),
+        ((*SVM, "--synthetic", "--gamma", "inf"), "--gamma inf"),
+        ((*SVM, "--data", "x.csv", "--normal-label", "idle"), "--normal-label"),
+        (LOF, "--data FILE.csv"),
         (FOREST, "--data FILE.csv"),
         ((*FOREST, "--synthetic", "--data", "x.csv"), "not both"),
         ((*FOREST, "--synthetic", "--exclude", "labels.csv"), "--exclude"),

@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_training.data import forest_rows
 from dwcp_training.detectors import keras_network
@@ -15,9 +17,18 @@ from dwcp_training.profiles import IsolationForestDefaults, LstmAutoencoderDefau
 from tests.training.conftest import Twins, contents, untrained
 
 
-def test_forest_is_the_same_in_another_process(csv: Path, dwcp: Callable, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("isolation-forest", "--n-estimators", "5"),
+        ("local-outlier-factor", "--max-rows", "200"),
+        ("one-class-svm", "--max-rows", "200"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_the_same_in_another_process(csv: Path, dwcp: Callable, tmp_path: Path, command: tuple[str, ...]) -> None:
     # Two new processes, as two runs of the command are: how a pickle shares strings depends on a process's past.
-    flags = ["train", "isolation-forest", "--data", csv, "--n-estimators", "5", "--output"]
+    flags = ["train", *command, "--data", csv, "--output"]
     for name in "ab":
         assert dwcp(*flags, tmp_path / name).returncode == 0
     first, second = contents(tmp_path / "a"), contents(tmp_path / "b")

@@ -9,9 +9,10 @@ import pytest
 
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_training.data import read_table
+from dwcp_training.detectors.registry import DETECTORS
 from dwcp_training.pipeline import train
 from dwcp_training.profiles import IsolationForestDefaults, load_profile
-from tests.training.test_cli import FOREST, LSTM, invoke
+from tests.training.test_cli import DENSE, FOREST, LOF, LSTM, SVM, invoke
 
 PROFILE = (
     "feature_schema: {name: mine, version: 1}\ntimestamp_column: null\nreader: {features: numeric, series: files}\n"
@@ -55,11 +56,52 @@ def test_raw_values_that_float32_cannot_hold(size: float, tmp_path: Path, profil
 def test_one_metric(tmp_path: Path, profile: Path, no_training: None, no_cross_check: None) -> None:
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(200, 1)))
     flags = ("--profile", profile, "--data", tmp_path / "a.npy", "--output", tmp_path / "models")
-    for command, small in ((FOREST, ("--n-estimators", "3")), (LSTM, ("--window-size", "2", "--encoding-dim", "2"))):
-        result = invoke(*command, *flags, *small)
+    small = {FOREST: ("--n-estimators", "3"), LSTM: ("--window-size", "2", "--encoding-dim", "2")}
+    for command in (FOREST, LSTM, DENSE, LOF, SVM):
+        result = invoke(*command, *flags, *small.get(command, ()))
         assert result.exit_code == 0, result.output
         assert "no ONNX graph" not in result.output
-    assert set(ModelSet.open(tmp_path / "models").models) == {"isolation_forest", "lstm_autoencoder"}
+    assert set(ModelSet.open(tmp_path / "models").models) == set(DETECTORS)
+
+
+@pytest.mark.parametrize("command", [LOF, SVM])
+def test_values_far_outside_float32(
+    tmp_path: Path, profile: Path, command: tuple[str, str], no_cross_check: None
+) -> None:
+    np.save(tmp_path / "a.npy", 1e60 * np.random.default_rng(0).normal(size=(120, 2)))
+    result = invoke(*command, "--profile", profile, "--data", tmp_path / "a.npy", "--output", tmp_path / "models")
+    assert result.exit_code == 0, result.output
+    assert "no ONNX graph" not in result.output
+
+
+@pytest.mark.parametrize("command", [LOF, SVM])
+def test_columns_without_any_number_are_refused(tmp_path: Path, profile: Path, command: tuple[str, str]) -> None:
+    values = np.random.default_rng(0).normal(size=(100, 3))
+    values[:, 1] = np.nan
+    np.save(tmp_path / "a.npy", values)
+    flags = ("--profile", profile, "--data", tmp_path / "a.npy", "--output", tmp_path / "models")
+    for dropping in ((), ("--on-bad-rows", "drop")):
+        result = invoke(*command, *flags, *dropping)
+        assert result.exit_code == 1
+        assert "x1" in result.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_profile_of_the_detectors_own_settings(tmp_path: Path, no_cross_check: None) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        PROFILE + "detectors: {local_outlier_factor: {n_neighbors: 3, max_rows: 50}, one_class_svm: {gamma: auto}}\n"
+    )
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(100, 2)))
+    flags = ("--profile", tmp_path / "mine.yaml", "--data", tmp_path / "a.npy", "--output", tmp_path / "models")
+    for command in (LOF, (*SVM, "--nu", "0.3")):
+        result = invoke(*command, *flags)
+        assert result.exit_code == 0, result.output
+    assert "29 of 79 rows were left out of the fit" in " ".join(invoke(*LOF, *flags).output.replace("│", " ").split())
+    metadata = ModelSet.open(tmp_path / "models").metadata
+    found = metadata["local_outlier_factor"].neighbors
+    assert (found.n_neighbors, found.rows) == (3, 50)
+    assert (metadata["one_class_svm"].svm.gamma, metadata["one_class_svm"].svm.nu) == (0.5, 0.3)
+    assert metadata["one_class_svm"].training.hyperparameters["contamination"] == "None"
 
 
 def test_window_stride(tmp_path: Path, profile: Path, no_training: None, no_cross_check: None) -> None:
@@ -82,7 +124,7 @@ def test_window_longer_than_every_run_is_refused(tmp_path: Path, profile: Path) 
     assert not (tmp_path / "m").exists()
 
 
-@pytest.mark.parametrize("command", [FOREST, LSTM])
+@pytest.mark.parametrize("command", [FOREST, LSTM, DENSE, LOF, SVM])
 def test_constant_columns(
     tmp_path: Path, profile: Path, command: tuple[str, str], no_training: None, no_cross_check: None
 ) -> None:

@@ -104,11 +104,16 @@ def answer(id: Any, verdicts: Verdicts, index: int = 0) -> str:
         "score_bits": int(verdicts.scores[index : index + 1].view(np.uint32)[0]),
         "is_anomaly": bool(verdicts.is_anomaly[index]),
         "contributions": verdicts.contributions[index].tolist(),
-        "expected": verdicts.expected[index].tolist(),
+        "expected": _finite_or_named(verdicts.expected[index].tolist()),
     }
     if verdicts.depth_sums is not None:
         data["depth_sum"] = float(verdicts.depth_sums[index])
     return json.dumps(data)
+
+
+def _finite_or_named(values: list[float]) -> list[float | str]:
+    """Numbers, with an infinity (an expected value beyond float32, P1) as E5 writes it."""
+    return values if all(map(math.isfinite, values)) else [_echo(value) for value in values]  # type: ignore[return-value]
 
 
 def answer_error(id: Any, error: ContractError) -> str:

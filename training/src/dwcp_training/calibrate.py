@@ -1,6 +1,7 @@
 """Thresholds and calibration in the form that the contract wants (rules D2, IF5, C1)."""
 
 from decimal import Decimal, localcontext
+from itertools import pairwise
 
 import numpy as np
 
@@ -33,6 +34,14 @@ def midpoint_threshold(threshold: float, scores: np.ndarray | None = None) -> fl
     if scores is not None and bool(((nearest < scores) & (scores <= threshold)).any()):
         return next(candidate for candidate in candidates if candidate >= threshold)
     return nearest
+
+
+def midpoint_below(threshold: float) -> float:
+    """The largest midpoint of two neighbouring float32 numbers below a number (D2, EN5)."""
+    near = np.float32(threshold)
+    below = np.nextafter(near, np.float32(0))
+    numbers = [np.nextafter(below, np.float32(0)), below, near, np.nextafter(near, np.float32(np.inf))]
+    return max(middle for a, b in pairwise(numbers) if (middle := (float(a) + float(b)) / 2) < threshold)
 
 
 def depth_threshold(threshold: float, rate: float) -> float:

@@ -1,9 +1,21 @@
 """The `dwcp` command, and the two commands of the seed document. Thin: `run.py` trains, `evaluate.py` measures."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
+
+from dwcp_training.cli_options import (
+    Contamination,
+    Epochs,
+    MaxRows,
+    OnBadRows,
+    ProfileName,
+    ThresholdPercentile,
+    gamma_of,
+    trains,
+    units_of,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Trains anomaly models and publishes model sets.")
 train_app = typer.Typer(no_args_is_help=True, help="Trains a detector, exports it exactly and publishes it.")
@@ -11,57 +23,18 @@ app.add_typer(train_app, name="train")
 profile_app = typer.Typer(no_args_is_help=True, help="Profiles: which metrics, how their files are read, defaults.")
 app.add_typer(profile_app, name="profile")
 
-Synthetic = Annotated[bool, typer.Option("--synthetic", help="Train on made-up normal data, for trying things out.")]
-Data = Annotated[
-    Optional[list[Path]],
-    typer.Option(
-        help="File of normal data (CSV, Parquet, .npy) or folder of them or of runs; may be given several times."
-    ),
-]
-Output = Annotated[Path, typer.Option(help="Folder of the model set. Models of other detectors in it are kept.")]
-Seed = Annotated[Optional[int], typer.Option(help="Seed of every random choice (default 42).")]
-OnBadRows = Annotated[Literal["fail", "drop"], typer.Option(help="What to do with rows that cannot be used.")]
-Exclude = Annotated[Optional[list[Path]], typer.Option(help="CSV with start,end[,kind]: times that were not normal.")]
-Grace = Annotated[float, typer.Option(help="Seconds after such a time that are left out too.")]
-LabelColumn = Annotated[
-    Optional[str], typer.Option(help="Column whose labelled rows are left out (default: the profile's).")
-]
-NormalLabel = Annotated[
-    Optional[list[str]],
-    typer.Option(help="A label that means normal (default: the profile's); may be given several times."),
-]
-ProfileName = Annotated[str, typer.Option(help="Profile: name (see `dwcp profile list`) or YAML file of your own.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
-
 
 @train_app.command(
     "isolation-forest",
     epilog="Example: dwcp train isolation-forest --data normal.csv --output models --contamination 0.005\n\n"
     "Your own metrics: dwcp train isolation-forest --profile servers.yaml --data servers/ --output models",
 )
+@trains("isolation_forest")
 def isolation_forest(
-    synthetic: Synthetic = False,
-    data: Data = None,
-    output: Output = Path("../models"),
-    contamination: Annotated[
-        Optional[float], typer.Option(help="Share of normal rows that alarm; less means fewer alarms (default 0.01).")
-    ] = None,
+    contamination: Contamination = None,
     n_estimators: Annotated[Optional[int], typer.Option(help="Number of trees (default 100).")] = None,
-    seed: Seed = None,
-    on_bad_rows: OnBadRows = "fail",
-    exclude: Exclude = None,
-    exclude_grace: Grace = 0.0,
-    label_column: LabelColumn = None,
-    normal_label: NormalLabel = None,
-    profile: ProfileName = "dwcp",
-    verbose: Verbose = False,
 ) -> None:
     """Trains the isolation forest: finds rows that are unusual in one or several metrics."""
-    from dwcp_training.run import Source, run
-
-    source = Source(synthetic, data or (), on_bad_rows, exclude or (), exclude_grace, label_column, normal_label or ())
-    flags = {"contamination": contamination, "n_estimators": n_estimators, "seed": seed}
-    raise typer.Exit(run("isolation_forest", source, output, flags, profile, verbose))
 
 
 @train_app.command(
@@ -69,50 +42,143 @@ def isolation_forest(
     epilog="Example: dwcp train lstm-autoencoder --data normal.csv --output models --epochs 100 --batch-size 64\n\n"
     "Run folders: dwcp train lstm-autoencoder --profile telemetry-runs --data runs/ --output models",
 )
+@trains("lstm_autoencoder")
 def lstm_autoencoder(
-    synthetic: Synthetic = False,
-    data: Data = None,
-    output: Output = Path("../models"),
     window_size: Annotated[Optional[int], typer.Option(help="Samples in a window (default 10).")] = None,
     window_stride: Annotated[
         Optional[int], typer.Option(help="Samples from the start of one training window to the next (default 1).")
     ] = None,
-    epochs: Annotated[Optional[int], typer.Option(help="Most passes over the data (default 50).")] = None,
+    epochs: Epochs = None,
     batch_size: Annotated[Optional[int], typer.Option(help="Windows in a training step (default 32).")] = None,
     encoding_dim: Annotated[Optional[int], typer.Option(help="Width of the bottleneck (default 32).")] = None,
-    threshold_percentile: Annotated[
-        Optional[float],
-        typer.Option(
-            help="Percentile of training scores that becomes the threshold; more means fewer alarms (default 95)."
-        ),
-    ] = None,
+    threshold_percentile: ThresholdPercentile = None,
     precision: Annotated[
         Literal["float64", "float32"],
         typer.Option(help="float64: the same bits everywhere. float32: faster in batches, within a stated tolerance."),
     ] = "float64",
-    seed: Seed = None,
-    on_bad_rows: OnBadRows = "fail",
-    exclude: Exclude = None,
-    exclude_grace: Grace = 0.0,
-    label_column: LabelColumn = None,
-    normal_label: NormalLabel = None,
-    profile: ProfileName = "dwcp",
-    verbose: Verbose = False,
-) -> None:
+) -> dict[str, Any]:
     """Trains the LSTM autoencoder: finds windows that do not continue as normal ones do."""
-    from dwcp_training.run import Source, run
+    return {"precision": precision}
 
-    source = Source(synthetic, data or (), on_bad_rows, exclude or (), exclude_grace, label_column, normal_label or ())
-    flags = {
-        "window_size": window_size,
-        "window_stride": window_stride,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "encoding_dim": encoding_dim,
-        "threshold_percentile": threshold_percentile,
-        "seed": seed,
-    }
-    raise typer.Exit(run("lstm_autoencoder", source, output, flags, profile, verbose, precision=precision))
+
+@train_app.command(
+    "dense-autoencoder",
+    epilog="Example: dwcp train dense-autoencoder --data normal.csv --output models --threshold-percentile 99\n\n"
+    "Wide rows: dwcp train dense-autoencoder --profile industrial --data plant/ --encoder-units 128,64,32 "
+    "--bottleneck 16 --output models",
+)
+@trains("dense_autoencoder")
+def dense_autoencoder(
+    encoder_units: Annotated[
+        Optional[tuple],
+        typer.Option(
+            parser=units_of,
+            metavar="<int,int,...>",
+            help="Widths of the encoder's layers, mirrored by the decoder (default 64,32,16).",
+        ),
+    ] = None,
+    bottleneck: Annotated[Optional[int], typer.Option(help="Width of the layer between them (default 8).")] = None,
+    activation: Annotated[
+        Optional[Literal["relu", "tanh"]], typer.Option(help="Activation of the hidden layers (default relu).")
+    ] = None,
+    epochs: Epochs = None,
+    batch_size: Annotated[Optional[int], typer.Option(help="Rows in a training step (default 32).")] = None,
+    dropout: Annotated[
+        Optional[float], typer.Option(help="Share of units left out in a training step (default 0.2).")
+    ] = None,
+    threshold_percentile: ThresholdPercentile = None,
+) -> None:
+    """Trains the dense autoencoder: finds rows whose metrics do not go together as in normal ones."""
+
+
+@train_app.command(
+    "local-outlier-factor",
+    epilog="Example: dwcp train local-outlier-factor --data normal.csv --output models --n-neighbors 35\n\n"
+    "More rows to compare with: dwcp train local-outlier-factor --data normal.csv --max-rows 20000 --output models",
+)
+@trains("local_outlier_factor")
+def local_outlier_factor(
+    contamination: Contamination = None,
+    n_neighbors: Annotated[
+        Optional[int], typer.Option(help="Training rows that a row is compared with (default 20).")
+    ] = None,
+    max_rows: MaxRows = None,
+) -> None:
+    """Trains the local outlier factor: finds rows that lie apart from the normal rows most like them."""
+
+
+@train_app.command(
+    "one-class-svm",
+    epilog="Example: dwcp train one-class-svm --data normal.csv --output models --nu 0.01\n\n"
+    "A threshold of its own: dwcp train one-class-svm --data normal.csv --contamination 0.001 --output models",
+)
+@trains("one_class_svm")
+def one_class_svm(
+    contamination: Annotated[
+        Optional[float],
+        typer.Option(help="Share of normal rows that alarm; less means fewer alarms (default: at most --nu)."),
+    ] = None,
+    nu: Annotated[
+        Optional[float],
+        typer.Option(help="Share of normal rows that the boundary may leave outside; more is slower (default 0.05)."),
+    ] = None,
+    gamma: Annotated[
+        Optional[object],
+        typer.Option(
+            parser=gamma_of,
+            metavar="<scale|auto|float>",
+            help="Rate of the kernel in scaled units; more follows the data more closely (default scale).",
+        ),
+    ] = None,
+    max_rows: MaxRows = None,
+) -> None:
+    """Trains the one-class SVM: finds rows outside the boundary around the normal ones."""
+
+
+@train_app.command(
+    "lstm-classifier",
+    epilog="Example: dwcp train lstm-classifier --data recorded.csv --labels faults.csv --output models\n\n"
+    "Labels in the data: dwcp train lstm-classifier --profile industrial --data plant/ --label-column anomaly",
+)
+@trains("lstm_classifier")
+def lstm_classifier(
+    labels: Annotated[
+        Optional[list[Path]],
+        typer.Option(help="CSV with start,end[,kind]: times of anomalies in the data, besides those labelled in it."),
+    ] = None,
+    window_size: Annotated[
+        Optional[int], typer.Option(help="Samples in a window (default 100; 10 for the profile dwcp).")
+    ] = None,
+    window_stride: Annotated[
+        Optional[int], typer.Option(help="Samples from the start of one training window to the next (default 1).")
+    ] = None,
+    units: Annotated[
+        Optional[tuple],
+        typer.Option(
+            parser=units_of,
+            metavar="<int,int,int>",
+            help="Widths of the two LSTM layers and the dense one (default 64,32,16).",
+        ),
+    ] = None,
+    epochs: Epochs = None,
+    batch_size: Annotated[Optional[int], typer.Option(help="Windows in a training step (default 32).")] = None,
+    dropout: Annotated[
+        Optional[float], typer.Option(help="Share of units left out in a training step (default 0).")
+    ] = None,
+    class_weights: Annotated[
+        Optional[Literal["balanced", "none"]],
+        typer.Option(help="balanced: rare anomalies count for as much as all normal windows (default). none: not so."),
+    ] = None,
+    validation_split: Annotated[
+        Optional[float], typer.Option(help="Share of the time, its end, that is held out (default 0.2).")
+    ] = None,
+    threshold_percentile: Annotated[
+        Optional[float],
+        typer.Option(help="Percentile of held-out normal windows' scores for a threshold (default: score one half)."),
+    ] = None,
+) -> dict[str, Any]:
+    """Trains the LSTM classifier: finds windows like those that labels in the training data call anomalies."""
+    return {"labels": labels or ()}
 
 
 @app.command(epilog="Example: dwcp evaluate --models models --data test.csv --labels labels.csv --grace 7")
@@ -156,6 +222,106 @@ def profile_show(name: Annotated[str, typer.Argument(help="Name or YAML file.", 
     from dwcp_training.run import show_profile
 
     raise typer.Exit(show_profile(name))
+
+
+Detectors = Annotated[
+    Optional[list[str]],
+    typer.Option("--detector", help="Detector of the set; may be given several times (default all)."),
+]
+Cadence = Annotated[
+    Optional[float], typer.Option(help="Seconds between samples (default: as the data, or else the model, says).")
+]
+
+
+@app.command(
+    epilog="Example: dwcp score --models models --data telemetry/ --output scores.parquet\n\n"
+    "Alarms alone, printed: dwcp score --models models --data today.csv --only-alarms"
+)
+def score(
+    models: Annotated[Path, typer.Option(help="Folder of the model set.")],
+    data: Annotated[
+        list[Path], typer.Option(help="File (CSV, Parquet, .npy) or folder of any size; may be given several times.")
+    ],
+    detector: Detectors = None,
+    profile: ProfileName = "dwcp",
+    output: Annotated[str, typer.Option(help="File that ends in .csv or .parquet; - is standard output.")] = "-",
+    only_alarms: Annotated[bool, typer.Option("--only-alarms", help="Write nothing about normal rows.")] = False,
+    on_bad_rows: OnBadRows = "fail",
+    cadence: Cadence = None,
+    chunk_rows: Annotated[int, typer.Option(help="Most rows in memory at once; scores do not depend on it.")] = 65_536,
+) -> None:
+    """Scores data of any size: a line for each row and detector."""
+    from dwcp_training.score import run_score
+
+    raise typer.Exit(
+        run_score(
+            models, data, detector or (), profile=profile, output=output, only_alarms=only_alarms,
+            on_bad_rows=on_bad_rows, cadence=cadence, chunk_rows=chunk_rows,
+        )
+    )  # fmt: skip
+
+
+@app.command(
+    epilog="Examples: dwcp monitor --models models --follow telemetry.csv\n\n"
+    "collector | dwcp monitor --models models --json -\n\n"
+    "dwcp monitor --models models --prometheus http://127.0.0.1:9090 --query latency='avg(link_latency_ms)' ... "
+    "--forward http://127.0.0.1:9093"
+)
+def monitor(
+    models: Annotated[Path, typer.Option(help="Folder of the model set.")],
+    standard_input: Annotated[
+        Optional[str], typer.Argument(metavar="[-]", help="-: read CSV or JSON lines from standard input.")
+    ] = None,
+    follow: Annotated[Optional[Path], typer.Option(help="CSV file that grows, or folder of a run or of runs.")] = None,
+    prometheus: Annotated[Optional[str], typer.Option(help="Address of a Prometheus.", metavar="URL")] = None,
+    query: Annotated[
+        Optional[list[str]], typer.Option(help="What is asked of it, one for each feature.", metavar="FEATURE=PROMQL")
+    ] = None,
+    detector: Detectors = None,
+    profile: ProfileName = "dwcp",
+    forward: Annotated[
+        Optional[str], typer.Option(help="Address of an Alertmanager, which gets each alarm.", metavar="URL")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print alarms as JSON lines.")] = False,
+    interval: Annotated[
+        Optional[float],
+        typer.Option(help="Seconds between looks (default 1; for Prometheus the cadence of the training data)."),
+    ] = None,
+    cadence: Cadence = None,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Score what a file that is followed holds already.")
+    ] = False,
+    once: Annotated[bool, typer.Option("--once", help="Score what is there now, and end.")] = False,
+) -> None:
+    """Scores samples as they come and prints alarms; stops on SIGINT and SIGTERM."""
+    from dwcp_training.monitor.command import run_monitor
+
+    raise typer.Exit(
+        run_monitor(
+            models, detector or (), standard_input=standard_input, follow=follow, prometheus=prometheus,
+            queries=query or (), profile=profile, forward=forward, as_json=json, interval=interval, cadence=cadence,
+            from_start=from_start, once=once,
+        )
+    )  # fmt: skip
+
+
+@app.command(epilog="Example: dwcp export --models models --detector lstm_autoencoder --batch 8 --output lstm.onnx")
+def export(
+    models: Annotated[Path, typer.Option(help="Folder of the model set.")],
+    detector: Annotated[str, typer.Option(help="Detector of the set.")],
+    output: Annotated[Path, typer.Option(help="File that ends in .onnx.")],
+    batch: Annotated[
+        Optional[int], typer.Option(help="Items that are always scored together: no dimension stays open.")
+    ] = None,
+    precision: Annotated[
+        Literal["float64", "float32"],
+        typer.Option(help="float64: the published graph. float32: autoencoders, also their input, within a tolerance."),
+    ] = "float64",
+) -> None:
+    """Writes the ONNX graph of a detector as one file, checked against the set."""
+    from dwcp_training.export_graph import run_export
+
+    raise typer.Exit(run_export(models, detector, output, batch, precision))
 
 
 def main() -> None:

@@ -9,13 +9,18 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dwcp_sidecar.errors import ContractError
-from dwcp_training.data import DataError, Telemetry
+from dwcp_training.data import DataError, Report, Telemetry
+from dwcp_training.detectors.libraries import MissingLibraryError
 from dwcp_training.profiles import ProfileError
 from dwcp_training.publish import PublishError
 
 # Without markup: messages quote cells and file names, which may hold anything in brackets.
 out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+class RefusedError(Exception):
+    """Why a command could not do what it was asked to, where no other error says it."""
 
 
 class UsageError(Exception):
@@ -42,17 +47,17 @@ def guarded(command: Callable[[], None], refusal: str, verbose: bool = False) ->
     except UsageError as error:
         err.print(str(error), style="red")
         return 2
-    except (DataError, ProfileError, PublishError, ContractError) as error:
+    except (DataError, ProfileError, PublishError, ContractError, MissingLibraryError, RefusedError) as error:
         err.print(refusal, style="red", end=" ")
         err.print(str(error))
         return 1
     return 0
 
 
-def print_warning(text: str, indent: str = "") -> None:
-    """Prints a warning on standard output."""
-    out.print(f"{indent}warning:", style="yellow", end=" ")
-    out.print(text)
+def print_warning(text: str, indent: str = "", console: Console = out) -> None:
+    """Prints a warning, on standard output unless told otherwise."""
+    console.print(f"{indent}warning:", style="yellow", end=" ")
+    console.print(text)
 
 
 def print_data(telemetry: Telemetry) -> None:
@@ -60,20 +65,27 @@ def print_data(telemetry: Telemetry) -> None:
     report = telemetry.report
     span = f", {telemetry.first_timestamp} to {telemetry.last_timestamp}" if telemetry.first_timestamp else ""
     out.print(f"data: {telemetry.source}, {report.rows_used:,} of {report.rows_read:,} rows{span}")
+    if telemetry.labels is not None:
+        out.print(f"  labels: {int(telemetry.labels.sum()):,} of {len(telemetry):,} rows are anomalies")
+    print_left_out(report)
+
+
+def print_left_out(report: Report, console: Console = out) -> None:
+    """Prints what of the data was left out, and what was noticed."""
     for reason, rows in report.dropped.items():
-        out.print(f"  left out: {rows:,} rows, {reason.replace('_', ' ')}")
+        console.print(f"  left out: {rows:,} rows, {reason.replace('_', ' ')}")
     for kind, rows in report.excluded_by_kind.items():
-        out.print(f"    {rows:,} of kind {kind}")
+        console.print(f"    {rows:,} of kind {kind}")
     for problem in report.problems:
-        out.print(f"    {problem}")
+        console.print(f"    {problem}")
     if report.gap_count:
-        out.print(f"  gaps in the cadence: {report.gap_count:,}; no window crosses one")
+        console.print(f"  gaps in the cadence: {report.gap_count:,}; no window crosses one")
         for gap in report.gaps:
-            out.print(f"    {gap.file} line {gap.line}: {gap.seconds:g} s after the row before it")
+            console.print(f"    {gap.file} line {gap.line}: {gap.seconds:g} s after the row before it")
     if report.ignored_columns:
-        out.print(f"  columns not used: {', '.join(report.ignored_columns)}")
+        console.print(f"  columns not used: {', '.join(report.ignored_columns)}")
     for warning in report.warnings:
-        print_warning(warning, "  ")
+        print_warning(warning, "  ", console)
 
 
 def progress_bar() -> Progress:

@@ -2,12 +2,14 @@
 
 import logging
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from pydantic import BaseModel
 
 from dwcp.anomaly.v1 import golden_pb2
@@ -24,6 +26,7 @@ from dwcp_training.detectors.registry import DETECTORS
 from dwcp_training.export.graph import operator_counts
 from dwcp_training.golden import make_golden
 from dwcp_training.golden.drafts import drafts_for
+from dwcp_training.golden.make import Unserved
 from dwcp_training.publish import Candidate, check_writable, publish
 
 log = logging.getLogger("dwcp.training")
@@ -80,23 +83,31 @@ def train(
         ContractError: when the set does not pass its own verification.
     """
     check_writable(output)
-    _check_varies(telemetry)
-    fitted = DETECTORS[detector].fit(telemetry, settings, progress, **options)
-    record = fitted.metadata.training
-    record.data_fingerprint = fingerprint(telemetry.values)
-    for name, setting in settings.model_dump().items():
-        if LATER_SETTINGS.get(name) != setting:
-            record.hyperparameters[name] = str(setting)
-    for library in LIBRARIES:
-        record.library_versions[library] = version(library)
-    record.library_versions["python"] = platform.python_version()
-
+    fitted = fit(detector, telemetry, settings, progress, **options)
     candidate, warning = export(detector, fitted, settings.seed)
     models = publish(output, [candidate])
     facts = {**fitted.facts, "model set": f"{models.id[:16]} in {output}"}
     if candidate.golden:
         facts["golden vectors"] = f"{len(candidate.golden.cases)} cases, all passed"
     return Trained(models, detector, facts, warning)
+
+
+def fit(
+    detector: str, telemetry: Telemetry, settings: BaseModel, progress: Progress = silent, **options: Any
+) -> Fitted:
+    """Fits one detector and writes down what it was fitted on and with. Arguments and errors as of `train`."""
+    _check_varies(telemetry)
+    fitted = DETECTORS[detector].fit(telemetry, settings, progress, **options)
+    record = fitted.metadata.training
+    record.data_fingerprint = fingerprint(telemetry.values)
+    for name, setting in settings.model_dump().items():
+        if name not in LATER_SETTINGS or LATER_SETTINGS[name] != setting:
+            record.hyperparameters[name] = str(setting)
+    for library in LIBRARIES:
+        with suppress(PackageNotFoundError):  # scikit-learn's detectors need no TensorFlow (S2-7)
+            record.library_versions[library] = version(library)
+    record.library_versions["python"] = platform.python_version()
+    return fitted
 
 
 def _check_varies(telemetry: Telemetry) -> None:
@@ -115,6 +126,8 @@ def export(detector: str, fitted: Fitted, seed: int) -> tuple[Candidate, str]:
     A failing conversion is a warning, never a lost training run (S1-9): the candidate then has no graph, and says why.
     """
     metadata = fitted.metadata
+    if not fitted.graph_file:
+        return Candidate(detector, fitted.metadata_file, metadata, None, _joined(fitted, seed), fitted.byproducts), ""
     graph: bytes | None = None
     golden: golden_pb2.GoldenFile | None = None
     warning = ""
@@ -130,7 +143,12 @@ def export(detector: str, fitted: Fitted, seed: int) -> tuple[Candidate, str]:
     return Candidate(detector, fitted.metadata_file, metadata, graph, golden, fitted.byproducts), warning
 
 
-def _exported(fitted: Fitted, seed: int) -> tuple[bytes, golden_pb2.GoldenFile]:
+def built(fitted: Fitted, seed: int) -> tuple[onnx.ModelProto, bytes]:
+    """The graph and its bytes, with what the metadata say about it, calibrated (C1): all that is needed to score.
+
+    Raises:
+        ExportCheckError: when the graph is not what was asked for; a converter may raise anything.
+    """
     metadata = fitted.metadata
     onnx_model = fitted.graph()
     counts = operator_counts(onnx_model)
@@ -141,17 +159,29 @@ def _exported(fitted: Fitted, seed: int) -> tuple[bytes, golden_pb2.GoldenFile]:
     metadata.graph.layout, metadata.graph.precision = fitted.layout, fitted.precision
     for operator, count in counts.items():
         metadata.graph.operator_counts[operator] = count
-    for other, finding in fitted.cross_check(onnx_model).items():
-        fitted.facts[f"against {other}"] = finding
-
     # Calibrated by the code that serves: with provisional calibration the model can already score.
     metadata.calibration.scores.append(0.0)
     _calibrate(fitted, Model(metadata, graph).run(fitted.held_out_items, Explain.NEVER).scores, seed)
-    audit_metadata(metadata, fitted.metadata_file)
-    audit_graph(metadata, OnnxFile.parse(graph, fitted.graph_file))
-    model = Model(metadata, graph)
+    return onnx_model, graph
+
+
+def _exported(fitted: Fitted, seed: int) -> tuple[bytes, golden_pb2.GoldenFile]:
+    onnx_model, graph = built(fitted, seed)
+    for other, finding in fitted.cross_check(onnx_model).items():
+        fitted.facts[f"against {other}"] = finding
+    audit_metadata(fitted.metadata, fitted.metadata_file)
+    audit_graph(fitted.metadata, OnnxFile.parse(graph, fitted.graph_file))
+    model = Model(fitted.metadata, graph)
     golden = make_golden(model, fitted.reference, drafts_for(fitted, seed))
     return graph, golden
+
+
+def _joined(fitted: Fitted, seed: int) -> golden_pb2.GoldenFile:
+    """Golden vectors of an ensemble, which is calibrated here. Its members are verified already, as parts of a set."""
+    metadata = fitted.metadata
+    _calibrate(fitted, fitted.reference.evaluate(fitted.held_out_items).scores.astype(np.float32), seed)
+    timesteps = metadata.timesteps if metadata.HasField("timesteps") else 1
+    return make_golden(Unserved(metadata.model_type, timesteps), fitted.reference, drafts_for(fitted, seed))
 
 
 def _calibrate(fitted: Fitted, scores: np.ndarray, seed: int) -> None:

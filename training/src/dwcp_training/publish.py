@@ -36,7 +36,7 @@ class Candidate:
         metadata_file: name of its metadata file.
         metadata: the metadata; `graph.file` names the graph, if there is one.
         graph: bytes of the graph, or None when there is none.
-        golden: golden vectors, or None without a graph.
+        golden: golden vectors, or None for a model that cannot be scored.
         byproducts: file name to bytes.
     """
 
@@ -54,9 +54,10 @@ class Candidate:
     def serving_files(self) -> dict[str, bytes]:
         """File name to bytes of what is needed to serve."""
         files = {self.metadata_file: protojson.dumps(self.metadata).encode()}
-        if self.graph is not None and self.golden is not None:
-            files[self.metadata.graph.file] = self.graph
+        if self.golden is not None:
             files[self.golden_file] = protojson.dumps(self.golden).encode()
+        if self.graph is not None:
+            files[self.metadata.graph.file] = self.graph
         return files
 
 
@@ -100,7 +101,7 @@ def publish(output: Path, candidates: list[Candidate]) -> ModelSet:
 
 def _publish(output: Path, candidates: list[Candidate]) -> ModelSet:
     _clear_leftovers(output)
-    entries, serving, byproducts = _others(output, {candidate.detector for candidate in candidates})
+    entries, serving, byproducts = _others(output, candidates)
     for candidate in candidates:
         entries[candidate.detector] = model_pb2.ModelEntry(
             detector=detectors.BY_NAME[candidate.detector],
@@ -134,9 +135,13 @@ def _publish(output: Path, candidates: list[Candidate]) -> ModelSet:
 
 
 def _others(
-    output: Path, replaced: set[str]
+    output: Path, candidates: list[Candidate]
 ) -> tuple[dict[str, model_pb2.ModelEntry], dict[str, bytes], dict[str, bytes]]:
-    """Entries and files of the models already there that are not replaced. A damaged set is not carried on."""
+    """Entries and files of the models already there that are not replaced. A damaged set is not carried on.
+
+    Nor is an ensemble of which a member becomes another one: the scale of that member would be wrong (EN2).
+    """
+    replaced = {candidate.detector for candidate in candidates}
     entries: dict[str, model_pb2.ModelEntry] = {}
     serving: dict[str, bytes] = {}
     byproducts: dict[str, bytes] = {}
@@ -148,6 +153,13 @@ def _others(
         return entries, serving, byproducts
     folder = resolve(output)
     manifest = protojson.parse((folder / MANIFEST).read_bytes(), model_pb2.Manifest(), MANIFEST)
+    outdated = _outdated_members(folder, manifest, candidates)
+    if outdated and "ensemble" not in replaced:
+        log.warning(
+            "the ensemble that was in %s is removed: %s became another model, and its scale was made for the one "
+            "before. Train it again: dwcp train ensemble --models %s --data ...", output, ", ".join(outdated), output,
+        )  # fmt: skip
+        replaced.add("ensemble")
     for entry in manifest.models:
         name = detectors.NAMES[entry.detector]
         if name in replaced:
@@ -161,9 +173,29 @@ def _others(
     return entries, serving, byproducts
 
 
+def _outdated_members(folder: Path, manifest: model_pb2.Manifest, candidates: list[Candidate]) -> list[str]:
+    """Members of the ensemble in a set, if there is one, that candidates replace by something else (EN2)."""
+    files = {detectors.NAMES[entry.detector]: entry.metadata for entry in manifest.models}
+    if "ensemble" not in files:
+        return []
+    ensemble = protojson.parse((folder / files["ensemble"]).read_bytes(), model_pb2.ModelMetadata(), files["ensemble"])
+    members = {detectors.NAMES[member.detector] for member in ensemble.ensemble.members}
+
+    def differs(candidate: Candidate) -> bool:
+        new = candidate.serving_files()
+        return any(not (folder / name).is_file() or (folder / name).read_bytes() != data for name, data in new.items())
+
+    return [item.detector for item in candidates if item.detector in members and differs(item)]
+
+
 BYPRODUCTS = {
     "isolation_forest": ("isolation_forest.pkl", "scaler.pkl"),
     "lstm_autoencoder": ("lstm_autoencoder.h5", "lstm_autoencoder.keras", "lstm_scaler.pkl"),
+    "dense_autoencoder": ("dense_autoencoder.keras", "dense_autoencoder_scaler.pkl"),
+    "local_outlier_factor": ("local_outlier_factor.pkl", "local_outlier_factor_scaler.pkl"),
+    "one_class_svm": ("one_class_svm.pkl", "one_class_svm_scaler.pkl"),
+    "lstm_classifier": ("lstm_classifier.keras", "lstm_classifier_scaler.pkl"),
+    "ensemble": (),
 }
 """Files that each detector leaves for people and other tools."""
 

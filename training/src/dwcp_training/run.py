@@ -9,12 +9,17 @@ from pydantic import BaseModel, ValidationError
 from rich.table import Table
 
 from dwcp_training.console import UsageError, guarded, out, print_data, print_warning, progress_bar
-from dwcp_training.data import Exclusion, Telemetry, forest_rows, lstm_series, read_table
+from dwcp_training.data import Exclusion, Telemetry, forest_rows, labelled_series, lstm_series, read_table
+from dwcp_training.detectors.registry import DETECTORS
 from dwcp_training.pipeline import Trained, train
 from dwcp_training.profiles import Profile, load_profile, profile_names, profile_yaml
 from dwcp_training.publish import check_writable
 
-SYNTHETIC: dict[str, Callable[..., Telemetry]] = {"isolation_forest": forest_rows, "lstm_autoencoder": lstm_series}
+SYNTHETIC: dict[str, Callable[..., Telemetry]] = {
+    **dict.fromkeys(DETECTORS, forest_rows),
+    "lstm_autoencoder": lstm_series,
+    "lstm_classifier": labelled_series,
+}
 """Detector to its synthetic training data (S1-12)."""
 
 
@@ -30,6 +35,7 @@ class Source:
         grace_seconds: rows this long after such an interval are left out too.
         label_column: a row with a label in this column is left out; None means the profile's.
         normal_labels: labels that mean normal; empty means the profile's.
+        anomalies: CSV files with the intervals of anomalies, for a detector that learns from labels; None for others.
     """
 
     synthetic: bool = False
@@ -39,6 +45,7 @@ class Source:
     grace_seconds: float = 0.0
     label_column: str | None = None
     normal_labels: Sequence[str] = field(default_factory=tuple)
+    anomalies: Sequence[Path] | None = None
 
     def exclusion(self, profile: Profile) -> Exclusion:
         """What is left out: flags win over the profile, each by itself."""
@@ -54,6 +61,8 @@ class Source:
         """Raises UsageError for flags that contradict each other or the profile."""
         if self.synthetic == bool(self.data):
             raise UsageError("name training data: either --data FILE.csv (or .parquet), or --synthetic, not both")
+        if self.synthetic and self.anomalies:
+            raise UsageError("--labels says where --data has anomalies; --synthetic has labels of its own")
         if self.synthetic and (self.exclude or self.label_column):
             flag = "--exclude" if self.exclude else "--label-column"
             raise UsageError(f"{flag} leaves rows of --data out; --synthetic has none to leave out")
@@ -117,9 +126,12 @@ def _settings(defaults: BaseModel, flags: dict[str, Any]) -> BaseModel:
     try:
         return type(defaults).model_validate({**defaults.model_dump(), **given})
     except ValidationError as error:
-        fault = error.errors()[0]
-        name = str(fault["loc"][0])
-        raise UsageError(f"--{name.replace('_', '-')} {given.get(name)}: {fault['msg']}") from None
+        faults = error.errors()
+        name = str(faults[0]["loc"][0])
+        # A setting that may be a word or a number has a fault for either.
+        said = [fault["msg"] for fault in faults if str(fault["loc"][0]) == name]
+        wanted = ", or ".join([said[0], *(text.removeprefix("Input should be ") for text in said[1:])])
+        raise UsageError(f"--{name.replace('_', '-')} {given.get(name)}: {wanted}") from None
 
 
 def _telemetry(detector: str, source: Source, profile: Profile, settings: Any) -> Telemetry:
@@ -131,6 +143,7 @@ def _telemetry(detector: str, source: Source, profile: Profile, settings: Any) -
         on_bad_rows=source.on_bad_rows,  # type: ignore[arg-type]  # checked by read_table
         exclude=source.exclusion(profile),
         normal_only=True,
+        anomalies=source.anomalies,
     )
 
 

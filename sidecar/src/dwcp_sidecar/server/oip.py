@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol
 import grpc
 import numpy as np
 
-from dwcp.anomaly.v1 import model_pb2
 from dwcp.oip.v2 import inference_pb2 as oip
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model import Model
@@ -66,8 +65,8 @@ _OUTPUTS = {
 """The outputs by name, in the order of O2."""
 
 
-_OF_FOREST = tuple(_OUTPUTS)
-_OF_AUTOENCODER = tuple(name for name in _OUTPUTS if name != "depth_sum")
+_ALL = tuple(_OUTPUTS)
+_WITHOUT_DEPTH_SUM = tuple(name for name in _OUTPUTS if name != "depth_sum")
 
 
 class NotFoundError(ContractError):
@@ -173,17 +172,13 @@ def _model(models: ModelSet, name: str, version: str) -> Model:
     return model
 
 
-def _is_forest(model: Model) -> bool:
-    return model.detector == model_pb2.DETECTOR_ISOLATION_FOREST
-
-
 def _item_shape(model: Model) -> tuple[int, ...]:
     width = len(model.feature_names)
-    return (width,) if _is_forest(model) else (model.timesteps, width)
+    return (model.timesteps, width) if model.windowed else (width,)
 
 
 def _names(model: Model) -> tuple[str, ...]:
-    return _OF_FOREST if _is_forest(model) else _OF_AUTOENCODER
+    return _ALL if model.has_depth_sum else _WITHOUT_DEPTH_SUM
 
 
 def _wanted(model: Model, request: oip.ModelInferRequest) -> tuple[str, ...]:

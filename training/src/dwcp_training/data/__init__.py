@@ -11,6 +11,7 @@ from dwcp_training.data.exclusion import Exclusion, Intervals, read_intervals
 from dwcp_training.data.fingerprint import fingerprint
 from dwcp_training.data.injection import KINDS as INJECTION_KINDS
 from dwcp_training.data.injection import inject
+from dwcp_training.data.labelled_series import labelled_series
 from dwcp_training.data.readers import read_table
 from dwcp_training.data.report import Gap, Problem, ProblemKind, Report
 from dwcp_training.data.synthetic import forest_rows, lstm_series
@@ -33,6 +34,7 @@ __all__ = [
     "fingerprint",
     "forest_rows",
     "inject",
+    "labelled_series",
     "lstm_series",
     "read_intervals",
     "read_table",

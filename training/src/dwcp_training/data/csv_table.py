@@ -41,7 +41,14 @@ def read_csv_table(
     Raises:
         DataError: unreadable, empty, not text, or without a needed column.
     """
-    lines = _normalised(path, read_bytes(path))
+    return csv_table_of(path, read_bytes(path), needed, progress, delimiter=delimiter)
+
+
+def csv_table_of(
+    path: Path, data: bytes, needed: Sequence[str], progress: Progress | None = None, *, delimiter: str = ","
+) -> RawTable:
+    """`read_csv_table` of bytes in memory: a header and lines. `path` is what messages call them."""
+    lines = _normalised(path, data)
     header, _, _ = lines.partition(b"\n")
     names = _header(path, header, delimiter)
     select_columns(path, names, needed, delimiter)
@@ -49,6 +56,11 @@ def read_csv_table(
     table, skipped = _split_cells(path, data, names, needed, delimiter, progress)
     skipped.update(unclosed)
     return _with_lines(path, table, skipped, data, tuple(name for name in names if name not in needed))
+
+
+def header_names(path: Path, line: bytes, delimiter: str = ",") -> list[str]:
+    """The column names in a header line without its end. Raises `DataError` as `read_csv_table` does."""
+    return _header(path, _normalised(path, line), delimiter)
 
 
 def _normalised(path: Path, data: bytes) -> bytes:

@@ -25,6 +25,8 @@ class DataErrorCode(StrEnum):
     BAD_INTERVALS = "bad_intervals"
     WRONG_CADENCE = "wrong_cadence"
     TOO_SHORT = "too_short"  # fewer rows than a window or a split needs
+    NO_LABELS = "no_labels"  # a detector that learns from labels was given none
+    SINGLE_CLASS = "single_class"  # only normal, or only anomalous, where both are needed
     INVALID_ARGUMENT = "invalid_argument"
 
 

@@ -128,6 +128,23 @@ def labels_of(table: RawTable, exclusion: Exclusion) -> tuple[NDArray[np.bool_],
     return ~normal.to_numpy(), text.to_numpy()
 
 
+def anomalous_rows(
+    timestamps: NDArray[np.datetime64] | None,
+    labelled: NDArray[np.bool_],
+    anomalies: Intervals | None,
+    grace_seconds: float,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows with these times and marks are anomalies, and which are the grace after one, both bool ``[n]``.
+
+    A row is an anomaly inside an interval or by its label. In the grace it is neither that nor known to be normal.
+    """
+    nothing = np.zeros(len(labelled), dtype=bool)
+    if anomalies is None or timestamps is None:
+        return labelled, nothing
+    anomalous = labelled | anomalies.covers(timestamps)
+    return anomalous, anomalies.covers(timestamps, grace_seconds) & ~anomalous
+
+
 @dataclass(frozen=True, slots=True)
 class Excluded:
     """What is left out as not confirmed normal.
@@ -142,6 +159,14 @@ class Excluded:
     mask: NDArray[np.bool_]
     dropped: dict[str, int]
     by_kind: dict[str, int]
+
+    def with_more(self, rows: NDArray[np.bool_], reason: str) -> Excluded:
+        """The same with further `rows`, bool ``[n]``, left out for a reason."""
+        number = int((rows & ~self.mask).sum())
+        if not number:
+            return self
+        dropped = {**self.dropped, reason: self.dropped.get(reason, 0) + number}
+        return Excluded(self.mask | rows, dropped, self.by_kind)
 
 
 def excluded_rows(

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from dwcp_training.data import checks
 from dwcp_training.data.checks import Faults
 from dwcp_training.data.errors import DataError, DataErrorCode
-from dwcp_training.data.exclusion import Exclusion, Intervals, excluded_rows
+from dwcp_training.data.exclusion import Exclusion, Intervals, anomalous_rows, excluded_rows
 from dwcp_training.data.layout import Layout
-from dwcp_training.data.report import LISTED, Gap, Problem, ProblemKind
+from dwcp_training.data.report import EXCLUDED_GRACE, LISTED, Gap, Problem, ProblemKind
 from dwcp_training.data.rows import Rows
 from dwcp_training.data.telemetry import Segments
 from dwcp_training.data.time_order import (
@@ -40,6 +40,7 @@ class Judged:
         gaps: its gaps.
         segments: ranges of the kept rows that windows may not leave.
         cadence_seconds: the median step or what was given; None without times.
+        anomalous: bool ``[n]``, the rows that are anomalies; None where these are left out.
     """
 
     rows: Rows
@@ -52,6 +53,7 @@ class Judged:
     gaps: tuple[Gap, ...]
     segments: Segments
     cadence_seconds: float | None
+    anomalous: NDArray[np.bool_] | None
 
 
 def judge(
@@ -61,19 +63,32 @@ def judge(
     exclude: Exclusion,
     intervals: Intervals | None,
     cadence: float | None,
+    *,
+    labelled: bool = False,
+    anomalies: Intervals | None = None,
 ) -> Judged:
     """Judges one series. Rows that are left out are not validated.
 
     Args:
         intervals: times that are not normal, besides those that the series itself knows of.
         cadence: seconds between samples where known.
+        labelled: keep rows that their label, the series itself or `anomalies` say are not normal, and mark them.
+        anomalies: times of anomalies, where `labelled`.
 
     Raises:
         DataError: `cadence` is not that of the data.
     """
     times = None if rows.times is None else rows.times.values
-    wrong = Intervals.joined([item for item in (intervals, rows.intervals) if item is not None])
-    excluded = excluded_rows(times, rows.labelled, rows.labels, rows.outside, exclude, wrong)
+    anomalous: NDArray[np.bool_] | None = None
+    if labelled:
+        known = Intervals.joined([item for item in (anomalies, rows.intervals) if item is not None])
+        anomalous, grace = anomalous_rows(times, rows.labelled, known, exclude.grace_seconds)
+        unlabelled = np.zeros(len(rows), dtype=bool)
+        excluded = excluded_rows(times, unlabelled, rows.labels, rows.outside & ~anomalous, exclude, intervals)
+        excluded = excluded.with_more(grace, EXCLUDED_GRACE)
+    else:
+        wrong = Intervals.joined([item for item in (intervals, rows.intervals) if item is not None])
+        excluded = excluded_rows(times, rows.labelled, rows.labels, rows.outside, exclude, wrong)
     timed = np.zeros(0, dtype=np.intp) if times is None else np.flatnonzero(~np.isnat(times))
     ordered = timed if times is None else timed[in_order(times[timed])]
     seconds = _cadence(rows, ordered, cadence)
@@ -93,6 +108,7 @@ def judge(
         gaps=tuple(_gaps(rows, ordered, seconds)),
         segments=_segments(rows, kept, seconds),
         cadence_seconds=seconds,
+        anomalous=anomalous,
     )
 
 
@@ -148,7 +164,7 @@ def _problems(faults: Faults, rows: Rows, layout: Layout, profile: Profile) -> t
             message = table.broken[index]
         else:
             name = layout.columns[column - 1] if column != checks.TIMESTAMP else str(profile.timestamp_column)
-            value = _shortened(table.cells[name][index].as_py())
+            value = shortened(table.cells[name][index].as_py())
             message = checks.describe(kind, value, layout.schema, column)
             if kind is ProblemKind.BAD_TIMESTAMP and unit != "iso":
                 message = f"{value!r} is not a number of {unit}"
@@ -156,7 +172,7 @@ def _problems(faults: Faults, rows: Rows, layout: Layout, profile: Profile) -> t
     return tuple(described)
 
 
-def _shortened(value: object) -> str:
+def shortened(value: object) -> str:
     text = "" if value is None else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

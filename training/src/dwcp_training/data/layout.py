@@ -72,7 +72,7 @@ def layout_of(path: Path, profile: Profile, others: Sequence[str]) -> Layout:
             code=DataErrorCode.MISSING_COLUMN,
         )
     renamed = {column: feature for feature, column in reader.columns.items()}
-    names = [renamed.get(column) or _name(column) for column in columns]
+    names = [renamed.get(column) or feature_name(column) for column in columns]
     for name in names:
         alike = [column for column, other in zip(columns, names, strict=True) if other == name]
         if len(alike) > 1:
@@ -120,7 +120,7 @@ def _completed(feature: Feature, column: NDArray[np.float64]) -> Feature:
     )
 
 
-def _name(column: str) -> str:
+def feature_name(column: str) -> str:
     """A column as the name of a feature: letters, digits and underscores."""
     name = re.sub(r"[^A-Za-z0-9]+", "_", column).strip("_") or "column"
     return f"_{name}" if name[0].isdigit() else name

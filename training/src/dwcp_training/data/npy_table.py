@@ -18,10 +18,20 @@ def npy_width(path: Path) -> int:
     return int(_opened(path).shape[1])
 
 
+def npy_rows(path: Path) -> int:
+    """Rows of an array in a file. Raises `DataError` as `read_npy_table` does."""
+    return int(_opened(path).shape[0])
+
+
 def read_npy_table(
-    path: Path, columns: Sequence[str], others: Sequence[str], divisors: Sequence[float], padded_to: int | None
+    path: Path,
+    columns: Sequence[str],
+    others: Sequence[str],
+    divisors: Sequence[float],
+    padded_to: int | None,
+    rows: slice = slice(0, None),
 ) -> RawTable:
-    """The rows of an array, columns named in their order.
+    """The `rows` of an array, columns named in their order.
 
     An array as wide as `columns` holds raw values. One as wide as `padded_to` holds values that are divided already,
     followed by zeros: it is multiplied by `divisors`, which gives raw values again, and the zeros are left out.
@@ -37,12 +47,12 @@ def read_npy_table(
             "Set timestamp_column: null in the profile, and name no column for labels, series or baseline; or use CSV.",
             code=DataErrorCode.MISSING_COLUMN,
         )
-    values: NDArray[np.float64] = np.asarray(_opened(path), dtype=np.float64)
+    values: NDArray[np.float64] = np.asarray(_opened(path)[rows], dtype=np.float64)
     width = len(columns)
     if padded_to is not None and values.shape[1] == padded_to and padded_to != width:
         astray = np.argwhere(values[:, width:] != 0)
         if len(astray):
-            row, column = astray[0] + (0, width)
+            row, column = astray[0] + (rows.start, width)
             raise DataError(
                 "padding",
                 f"{path.name} row {row + 1}, column {column + 1}: {values[row, column]:g} in the padding.",
@@ -57,7 +67,7 @@ def read_npy_table(
             code=DataErrorCode.WRONG_COLUMN,
         )  # fmt: skip
     cells = pa.table([pa.array(values[:, j]) for j in range(width)], names=list(columns))
-    return RawTable(path.name, cells, np.arange(1, len(values) + 1, dtype=np.int64))
+    return RawTable(path.name, cells, rows.start + np.arange(1, len(values) + 1, dtype=np.int64))
 
 
 def _opened(path: Path) -> NDArray[np.float64]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dwcp_training.data.advice import warnings_about
 from dwcp_training.data.errors import DataError, DataErrorCode
-from dwcp_training.data.exclusion import Exclusion
+from dwcp_training.data.exclusion import Exclusion, Intervals
 from dwcp_training.data.judged import Judged, judge
 from dwcp_training.data.layout import Layout, completed
 from dwcp_training.data.raw import Progress
@@ -32,6 +33,7 @@ def read_table(
     exclude: Exclusion | None = None,
     progress: Progress | None = None,
     normal_only: bool = False,
+    anomalies: Sequence[str | Path | Intervals] | None = None,
 ) -> Telemetry:
     """Reads CSV, Parquet and `.npy` files, folders of them, or run folders, as the profile says.
 
@@ -47,10 +49,14 @@ def read_table(
         exclude: which rows are not confirmed normal.
         progress: called with file name, bytes done, bytes in all.
         normal_only: leave out what the profile's baseline and the runs' own intervals say is not normal.
+        anomalies: for detectors that learn from labels: files of intervals, or intervals in memory, in which rows are
+            anomalies, besides those with a label in the column of `exclude`. Given, even without any, anomalies are
+            kept and marked in `Telemetry.labels`; the grace after an interval is left out.
 
     Raises:
         DataError: a file cannot be read or lacks a column; rows are bad and `on_bad_rows` is ``fail``; no row is left;
-            a column holds no number at all; or `cadence` is not that of the data.
+            a column holds no number at all; `cadence` is not that of the data; or `anomalies` are wanted and nothing
+            tells them from normal rows.
     """
     if on_bad_rows not in ("fail", "drop"):
         raise DataError("on_bad_rows", f"{on_bad_rows!r} is neither 'fail' nor 'drop'.")
@@ -58,11 +64,22 @@ def read_table(
         raise DataError("cadence", f"{cadence} must be a number of seconds above 0.")
     exclude = exclude or Exclusion()
     intervals = exclude.read_intervals()
-    if intervals is not None and profile.timestamp_column is None:
+    labelled = anomalies is not None
+    known = Exclusion(anomalies or ()).read_intervals()
+    if (intervals is not None or known is not None) and profile.timestamp_column is None:
         raise DataError("intervals", "rows without times cannot be inside an interval.", "Use a label column.")
 
     layout, series = read_rows(paths, profile, exclude, progress, normal_only=normal_only)
-    judged = [judge(rows, layout, profile, exclude, intervals, cadence) for rows in series]
+    if labelled and exclude.label_column is None and known is None and all(rows.intervals is None for rows in series):
+        raise DataError(
+            "labels",
+            "nothing says which rows are anomalies.",
+            "Name a column with --label-column, or files of intervals with --labels.",
+            code=DataErrorCode.NO_LABELS,
+        )
+    judged = [
+        judge(rows, layout, profile, exclude, intervals, cadence, labelled=labelled, anomalies=known) for rows in series
+    ]
     _refuse_empty_columns(judged, layout)
     rows_read = sum(len(rows) for rows in series)
     faults = _summed(item.problem_counts for item in judged)
@@ -100,11 +117,12 @@ def read_table(
         ignored_columns=tuple(dict.fromkeys(name for table in tables for name in table.ignored)),
     )
     telemetry = _telemetry(judged, layout, profile, report, [table.name for table in tables])
+    _refuse_single_class(telemetry)
     warnings = warnings_about(
         telemetry,
         profile,
         longest_gap_seconds=max((gap.seconds for gap in gaps), default=0.0),
-        asked_to_exclude=intervals is not None or exclude.label_column is not None,
+        asked_to_exclude=intervals is not None or (exclude.label_column is not None and not labelled),
     )
     return replace(telemetry, report=replace(report, warnings=warnings))
 
@@ -133,6 +151,25 @@ def _telemetry(
         report=report,
         series=tuple(zip(starts, ends, strict=True)),
         scaling=profile.scaling,
+        labels=_joined([item.anomalous[item.kept] for item in used if item.anomalous is not None]),
+    )
+
+
+def _joined(marks: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_] | None:
+    return np.concatenate(marks) if marks else None
+
+
+def _refuse_single_class(telemetry: Telemetry) -> None:
+    """Labels that say the same of every row tell nothing apart."""
+    labels = telemetry.labels
+    if labels is None or (labels.any() and not labels.all()):
+        return
+    word, remedy = ("anomalous", "") if labels.all() else ("normal", " Are the times of the intervals in UTC?")
+    raise DataError(
+        "labels",
+        f"all {len(labels):,} rows are {word} by their labels: {telemetry.source}.",
+        f"Check the labels, and which of them mean normal (--normal-label).{remedy}",
+        code=DataErrorCode.SINGLE_CLASS,
     )
 
 

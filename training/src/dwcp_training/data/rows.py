@@ -191,8 +191,8 @@ def _read_part(
         times=_times(table, profile),
         labelled=labelled,
         labels=labels,
-        series=_text(table, reader.series_column),
-        origin=_text(table, baseline),
+        series=text_of(table, reader.series_column),
+        origin=text_of(table, baseline),
         outside=np.zeros(n, dtype=bool),
         intervals=source.run.intervals if normal_only and source.run is not None else None,
     )
@@ -229,7 +229,7 @@ def _times(table: RawTable, profile: Profile) -> Times | None:
     return epoch_times(table.name, name, table.cells[name], unit)
 
 
-def _text(table: RawTable, column: str | None) -> NDArray[np.object_]:
+def text_of(table: RawTable, column: str | None) -> NDArray[np.object_]:
     """A column as text, empty without one."""
     if column is None:
         return np.full(len(table.lines), "", dtype=object)

@@ -31,6 +31,7 @@ class Telemetry:
         report: what reading found.
         series: row range of each series: a run, a device, or all files together; empty means that there is one.
         scaling: where the scaler of a model of this data comes from.
+        labels: bool ``[n]``, the rows that are anomalies; None for data that was read as normal alone.
     """
 
     schema: FeatureSchema
@@ -43,6 +44,7 @@ class Telemetry:
     report: Report
     series: Segments = ()
     scaling: Scaling = field(default_factory=Scaling)
+    labels: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -75,6 +77,13 @@ class Telemetry:
         """The rows ``[start, stop)``, see `take`."""
         return self.take([(start, stop)])
 
+    def normal(self) -> Telemetry:
+        """The rows that are no anomalies, at least one of them; all rows where there are no labels."""
+        if self.labels is None or not self.labels.any():
+            return self
+        edges = np.flatnonzero(np.diff(np.concatenate([[True], self.labels, [True]]).astype(np.int8)))
+        return self.take([(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)])
+
     def take(self, ranges: Sequence[tuple[int, int]]) -> Telemetry:
         """The rows of ascending ranges, with segments and series cut to them; the report stays that of the whole."""
         kept = np.concatenate([np.arange(start, stop) for start, stop in ranges])
@@ -82,6 +91,7 @@ class Telemetry:
             self,
             values=self.values[kept],
             timestamps=None if self.timestamps is None else self.timestamps[kept],
+            labels=None if self.labels is None else self.labels[kept],
             segments=_cut(self.segments, ranges),
             series=_cut(self.series, ranges),
         )

@@ -16,6 +16,10 @@ from dwcp_training.profiles import Scaling
 
 Floats = NDArray[np.float64]
 
+HELD_OUT = 0.2
+"""Share of the rows, the last ones, that a detector without early stopping does not see and that calibrate its p-values
+(C3)."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -27,6 +31,8 @@ class Evaluation:
         contributions: float64 `[n, f]`.
         expected: float64 `[n, f]`, raw units.
         depth_sums: float64 `[n]`, isolation forest only.
+        expected_is_stored: `expected` is the reference values, which nobody computes when scoring.
+        inner: gives what was rounded to float32 on the way to the answers, float64 `[n, numbers]`, for an ensemble.
     """
 
     scores: Floats
@@ -34,6 +40,8 @@ class Evaluation:
     contributions: Floats
     expected: Floats
     depth_sums: Floats | None = None
+    expected_is_stored: bool = False
+    inner: Callable[[], Floats] | None = None
 
 
 class Reference(Protocol):
@@ -69,8 +77,9 @@ class Fitted:
         fitted_items: what the model was fitted on, float64 `[n, timesteps, features]`, raw.
         held_out_items: normal items it has not seen, likewise.
         byproducts: file name to bytes, for people and other tools.
-        files: names of the seed document for metadata and graph.
+        metadata_file, graph_file: their names in a set; no graph file for an ensemble, which has no graph (EN7).
         facts: what to tell the person who trains, label to text.
+        follow: what else has to follow when the threshold moves: by-products that decide, IF5's depth.
     """
 
     metadata: model_pb2.ModelMetadata
@@ -86,6 +95,12 @@ class Fitted:
     metadata_file: str
     graph_file: str
     facts: dict[str, str] = field(default_factory=dict)
+    follow: Callable[[float], dict[str, bytes]] = lambda threshold: {}
+
+    def move_threshold(self, threshold: float) -> None:
+        """Makes metadata, graph, reference and by-products decide at another threshold, a midpoint of D2."""
+        self.metadata.threshold = threshold
+        self.byproducts |= self.follow(threshold)
 
 
 def fitted_scaler(fit_part: Telemetry) -> StandardScaler:

@@ -15,6 +15,7 @@ from dwcp_training.data.errors import DataError, DataErrorCode
 from dwcp_training.data.telemetry import Telemetry
 from dwcp_training.data.windows import time_split
 from dwcp_training.detectors.base import (
+    HELD_OUT,
     Evaluation,
     Fitted,
     Floats,
@@ -28,9 +29,6 @@ from dwcp_training.detectors.base import (
 from dwcp_training.export.crosscheck_forest import cross_check_forest
 from dwcp_training.export.forest import LAYOUT, OPERATORS, average_path_length, export_forest, score_rate
 from dwcp_training.profiles import IsolationForestDefaults
-
-HELD_OUT = 0.2
-"""Share of the rows, the last ones, that the forest does not see and that calibrate its p-values (C3)."""
 
 REPLACED_NUMBERS = 4_000_000
 """Numbers in memory at once while features are replaced: a tree is walked for many rows in one call."""
@@ -113,6 +111,7 @@ class ForestReference:
             contributions=shares(np.where(none, scaled * scaled, gains)),
             expected=np.broadcast_to(self._reference, scaled.shape),
             depth_sums=depth,
+            expected_is_stored=True,
         )
 
 
@@ -167,8 +166,13 @@ def fit_isolation_forest(
 
     def build() -> onnx.ModelProto:
         return export_forest(
-            forest, scaler, reference, metadata.feature_names, threshold, metadata.forest.depth_threshold
+            forest, scaler, reference, metadata.feature_names, metadata.threshold, metadata.forest.depth_threshold
         )
+
+    def follow(threshold: float) -> dict[str, bytes]:
+        metadata.forest.depth_threshold = depth_threshold(threshold, rate)
+        forest.offset_ = -threshold  # the pickle decides as the contract does (D2)
+        return {"isolation_forest.pkl": pickle.dumps(forest)}
 
     return Fitted(
         metadata=metadata,
@@ -183,6 +187,7 @@ def fit_isolation_forest(
         byproducts={"isolation_forest.pkl": pickle.dumps(forest), "scaler.pkl": pickle.dumps(scaler)},
         metadata_file="model_metadata.json",
         graph_file="isolation_forest.onnx",
+        follow=follow,
         facts={
             "rows": f"{len(fit_part):,} fitted, {len(held_out):,} held out, {telemetry.report.rows_read:,} read",
             "scores": f"{scores.min():.4f} to {scores.max():.4f} on the fitted rows",

@@ -1,4 +1,4 @@
-"""The Keras network of the LSTM autoencoder: building, training, saving (S1-7, S1-11). Only this file imports Keras."""
+"""The Keras network of the LSTM autoencoder: building, training, saving (S1-7, S1-11)."""
 
 import io
 import json
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dwcp_training.detectors.libraries import require_keras
 from dwcp_training.profiles import LstmAutoencoderDefaults
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -59,9 +60,11 @@ def train(
 
     Returns:
         The network with the best weights, not unrolled, and the curves `loss`, `val_loss`, `learning_rate`.
-    """
-    import keras
 
+    Raises:
+        MissingLibraryError: when Keras or TensorFlow is not installed.
+    """
+    keras = require_keras("lstm_autoencoder")
     keras.utils.set_random_seed(settings.seed)
     network = build(settings, fitted.shape[-1], unroll=settings.window_size <= LONGEST_UNROLLED)
     network.compile(
@@ -113,10 +116,10 @@ def saved(network: Any) -> dict[str, bytes]:
         h5, keras_file = Path(folder) / "network.h5", Path(folder) / "network.keras"
         network.save(h5)
         network.save(keras_file)
-        return {"lstm_autoencoder.h5": h5.read_bytes(), "lstm_autoencoder.keras": _timeless(keras_file.read_bytes())}
+        return {"lstm_autoencoder.h5": h5.read_bytes(), "lstm_autoencoder.keras": timeless(keras_file.read_bytes())}
 
 
-def _timeless(archive: bytes) -> bytes:
+def timeless(archive: bytes) -> bytes:
     """A `.keras` archive with all dates set to one, and objects numbered in order instead of by their address."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(out, "w") as target:

@@ -22,9 +22,10 @@ from dwcp_training.detectors.base import (
     shares,
     silent,
 )
+from dwcp_training.detectors.lstm_cells import hidden_states, widened
 from dwcp_training.export import lstm, lstm_float32
 from dwcp_training.export.crosscheck_lstm import cross_check_lstm
-from dwcp_training.export.lstm import LayerWeights, LstmWeights
+from dwcp_training.export.lstm import LstmWeights
 from dwcp_training.profiles import LstmAutoencoderDefaults
 
 FLOAT32_TOLERANCE = model_pb2.Tolerance(relative_score=1e-4, guard_band=1e-4)
@@ -35,7 +36,7 @@ class LstmReference:
     """The network in numpy float64, step by step as LA3 says."""
 
     def __init__(self, weights: LstmWeights, metadata: model_pb2.ModelMetadata) -> None:
-        self._layers = [_widened(layer) for layer in weights.layers]
+        self._layers = [widened(layer) for layer in weights.layers]
         self._kernel, self._bias = weights.dense_kernel.astype(np.float64), weights.dense_bias.astype(np.float64)
         self._metadata = metadata
         self._mean, self._scale = np.array(metadata.scaler.mean), np.array(metadata.scaler.scale)
@@ -44,9 +45,9 @@ class LstmReference:
         """Reconstruction of scaled windows, `[n, timesteps, features]` in and out."""
         steps = scaled.shape[1]
         encoder_1, encoder_2, decoder_1, decoder_2 = self._layers
-        hidden = _layer(encoder_1, [scaled[:, t] for t in range(steps)])
-        code = _layer(encoder_2, hidden)[-1]
-        hidden = _layer(decoder_2, _layer(decoder_1, [code] * steps))
+        hidden = hidden_states(encoder_1, [scaled[:, t] for t in range(steps)])
+        code = hidden_states(encoder_2, hidden)[-1]
+        hidden = hidden_states(decoder_2, hidden_states(decoder_1, [code] * steps))
         return np.stack([h @ self._kernel + self._bias for h in hidden], axis=1)
 
     def evaluate(self, items: Floats) -> Evaluation:
@@ -64,27 +65,6 @@ class LstmReference:
             shares(errors),
             reconstructed[:, -1] * self._scale + self._mean,
         )
-
-
-def _widened(weights: LayerWeights) -> LayerWeights:
-    """The same weights in float64 (LA2)."""
-    return LayerWeights(*(part.astype(np.float64) for part in (weights.kernel, weights.recurrent, weights.bias)))
-
-
-def _layer(weights: LayerWeights, inputs: list[Floats]) -> list[Floats]:
-    h = c = np.zeros((len(inputs[0]), weights.units))
-    states = []
-    for x in inputs:
-        i, f, o, g = np.split(x @ weights.kernel + h @ weights.recurrent + weights.bias, 4, axis=1)
-        c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
-        h = _sigmoid(o) * np.tanh(c)
-        states.append(h)
-    return states
-
-
-def _sigmoid(x: Floats) -> Floats:
-    with np.errstate(over="ignore"):  # exp overflows to infinity for very negative x: the answer is 0
-        return 1.0 / (1.0 + np.exp(-x))
 
 
 def fit_lstm_autoencoder(
@@ -144,9 +124,16 @@ def fit_lstm_autoencoder(
     def build() -> onnx.ModelProto:
         if exact:
             return lstm.export_lstm(
-                weights, scaler.mean_, scaler.scale_, settings.window_size, metadata.feature_names, threshold
+                weights,
+                scaler.mean_,
+                scaler.scale_,
+                settings.window_size,
+                metadata.feature_names,
+                metadata.threshold,
             )
-        return lstm_float32.export_lstm_float32(network, scaler.mean_, scaler.scale_, metadata.feature_names, threshold)
+        return lstm_float32.export_lstm_float32(
+            network, scaler.mean_, scaler.scale_, metadata.feature_names, metadata.threshold
+        )
 
     return Fitted(
         metadata=metadata,

@@ -2,33 +2,52 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+
+from pydantic import BaseModel
 
 from dwcp_training.detectors.base import Fitted
-from dwcp_training.profiles import IsolationForestDefaults, LstmAutoencoderDefaults
+from dwcp_training.profiles import (
+    DenseAutoencoderDefaults,
+    EnsembleDefaults,
+    IsolationForestDefaults,
+    LocalOutlierFactorDefaults,
+    LstmAutoencoderDefaults,
+    LstmClassifierDefaults,
+    OneClassSvmDefaults,
+)
 
 
 @dataclass(frozen=True)
 class Registered:
-    """How to train one detector: its settings, and the function that fits it, imported when needed (Keras is heavy)."""
+    """How to train one detector.
 
-    settings: type
-    fit: Callable[..., Fitted]
+    Attributes:
+        settings: its hyperparameters.
+        name: its name: `detectors/<name>.py` has the function `fit_<name>`, imported when needed (Keras is heavy).
+    """
 
+    settings: type[BaseModel]
+    name: str
 
-def _forest(*args: Any, **kwargs: Any) -> Fitted:
-    from dwcp_training.detectors.isolation_forest import fit_isolation_forest
-
-    return fit_isolation_forest(*args, **kwargs)
-
-
-def _lstm(*args: Any, **kwargs: Any) -> Fitted:
-    from dwcp_training.detectors.lstm_autoencoder import fit_lstm_autoencoder
-
-    return fit_lstm_autoencoder(*args, **kwargs)
+    @property
+    def fit(self) -> Callable[..., Fitted]:
+        """Fits it: takes telemetry, settings, a Progress and the detector's own options."""
+        function: Callable[..., Fitted] = getattr(
+            import_module(f"dwcp_training.detectors.{self.name}"), f"fit_{self.name}"
+        )
+        return function
 
 
 DETECTORS: dict[str, Registered] = {
-    "isolation_forest": Registered(IsolationForestDefaults, _forest),
-    "lstm_autoencoder": Registered(LstmAutoencoderDefaults, _lstm),
+    registered.name: registered
+    for registered in (
+        Registered(IsolationForestDefaults, "isolation_forest"),
+        Registered(LstmAutoencoderDefaults, "lstm_autoencoder"),
+        Registered(DenseAutoencoderDefaults, "dense_autoencoder"),
+        Registered(LocalOutlierFactorDefaults, "local_outlier_factor"),
+        Registered(OneClassSvmDefaults, "one_class_svm"),
+        Registered(LstmClassifierDefaults, "lstm_classifier"),
+        Registered(EnsembleDefaults, "ensemble"),
+    )
 }

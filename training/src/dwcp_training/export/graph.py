@@ -74,6 +74,16 @@ def value(name: str, dtype: int, shape: Sequence[str | int]) -> onnx.ValueInfoPr
     return helper.make_tensor_value_info(name, dtype, list(shape))
 
 
+def output_types(width: int) -> list[onnx.ValueInfoProto]:
+    """Outputs of every graph but the forest's, which has more (G1)."""
+    return [
+        value("score", FLOAT, ["N"]),
+        value("is_anomaly", BOOL, ["N"]),
+        value("contributions", FLOAT, ["N", width]),
+        value("expected", FLOAT, ["N", width]),
+    ]
+
+
 def operator_counts(model: onnx.ModelProto) -> dict[str, int]:
     """Operator type to count, sorted by type."""
     return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto
 
 from dwcp_sidecar.audit import LSTM_LAYERS
-from dwcp_training.export.graph import BOOL, DOUBLE, FLOAT, GraphBuilder, properties, value
+from dwcp_training.export.graph import DOUBLE, GraphBuilder, output_types, properties, value
 
 LAYOUT = "lstm.v1"
 _KERAS_GATES = (0, 1, 3, 2)  # Keras: input, forget, candidate, output; ours: input, forget, output, candidate (LA3)
@@ -49,6 +49,16 @@ class LayerWeights:
     def units(self) -> int:
         return len(self.recurrent)
 
+    @classmethod
+    def of(cls, layer: Any) -> "LayerWeights":
+        """Takes the weights out of a Keras LSTM layer."""
+
+        def gates(array: np.ndarray) -> np.ndarray:
+            parts = np.split(np.asarray(array, np.float32), 4, axis=-1)
+            return np.concatenate([parts[i] for i in _KERAS_GATES], axis=-1)
+
+        return cls(*map(gates, layer.get_weights()))
+
 
 @dataclass(frozen=True)
 class LstmWeights:
@@ -67,12 +77,7 @@ class LstmWeights:
     @classmethod
     def of(cls, network: Any) -> "LstmWeights":
         """Takes the weights out of a Keras model whose layers are named as in LA1."""
-
-        def gates(array: np.ndarray) -> np.ndarray:
-            parts = np.split(np.asarray(array, np.float32), 4, axis=-1)
-            return np.concatenate([parts[i] for i in _KERAS_GATES], axis=-1)
-
-        layers = tuple(LayerWeights(*map(gates, network.get_layer(name).get_weights())) for name in LSTM_LAYERS)
+        layers = tuple(LayerWeights.of(network.get_layer(name)) for name in LSTM_LAYERS)
         kernel, bias = network.get_layer("dense").get_weights()
         return cls(layers, np.asarray(kernel, np.float32), np.asarray(bias, np.float32))
 
@@ -104,7 +109,7 @@ def export_lstm(
     for name, layer in zip(LSTM_LAYERS, weights.layers, strict=True):
         if name == "decoder_1":  # the code is its input at every step
             hidden = hidden[-1:] * timesteps
-        hidden = _layer(g, name, layer, hidden)
+        hidden = add_layer(g, name, layer, hidden)
     g.constant("dense.kernel", weights.dense_kernel)
     g.constant("dense.bias", weights.dense_bias)
     sequence = g.node("Concat", [g.node("Unsqueeze", [h, "axis_1"], f"{h}/row") for h in hidden], "decoded", axis=1)
@@ -121,18 +126,8 @@ def export_lstm(
     )
 
 
-def output_types(width: int) -> list[onnx.ValueInfoProto]:
-    """Outputs of an autoencoder's graph (G1)."""
-    return [
-        value("score", FLOAT, ["N"]),
-        value("is_anomaly", BOOL, ["N"]),
-        value("contributions", FLOAT, ["N", width]),
-        value("expected", FLOAT, ["N", width]),
-    ]
-
-
-def _layer(g: GraphBuilder, name: str, weights: LayerWeights, inputs: list[str]) -> list[str]:
-    """Adds one LSTM layer; returns the hidden state of every step."""
+def add_layer(g: GraphBuilder, name: str, weights: LayerWeights, inputs: list[str]) -> list[str]:
+    """Adds one LSTM layer (LA3) on the inputs of every step, `[N, in]` each; returns its hidden states likewise."""
     units = weights.units
     for part in ("kernel", "recurrent", "bias"):
         g.constant(f"{name}.{part}", getattr(weights, part))

@@ -12,8 +12,8 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from dwcp_sidecar.audit import LSTM_LAYERS
-from dwcp_training.export.graph import DOUBLE, GraphBuilder, properties, value
-from dwcp_training.export.lstm import add_score, output_types
+from dwcp_training.export.graph import DOUBLE, GraphBuilder, output_types, properties, value
+from dwcp_training.export.lstm import add_score
 
 LAYOUT = "lstm.float32.v1"
 _OPSET = 17

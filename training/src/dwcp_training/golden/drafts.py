@@ -7,9 +7,14 @@ import numpy as np
 
 from dwcp_training.detectors.base import Fitted, Floats
 from dwcp_training.golden.case import Draft
+from dwcp_training.golden.classifier import classifier_drafts, normal_window
 from dwcp_training.golden.common import common_drafts
+from dwcp_training.golden.dense import dense_drafts
+from dwcp_training.golden.ensemble import ensemble_drafts
 from dwcp_training.golden.forest import forest_drafts
 from dwcp_training.golden.lstm import lstm_drafts, typical_window
+from dwcp_training.golden.neighbors import neighbor_drafts
+from dwcp_training.golden.svm import svm_drafts
 
 
 def drafts_for(fitted: Fitted, seed: int) -> Iterator[Draft]:
@@ -40,4 +45,72 @@ def _lstm(fitted: Fitted, seed: int) -> Iterator[Draft]:
     )
 
 
-_DRAFTS: dict[str, Callable[[Fitted, int], Iterator[Draft]]] = {"isolation_forest": _forest, "lstm_autoencoder": _lstm}
+def _dense(fitted: Fitted, seed: int) -> Iterator[Draft]:
+    metadata = fitted.metadata
+    normal = typical_window(fitted.reference, fitted.fitted_items)
+    return chain(
+        dense_drafts(
+            fitted.reference,
+            fitted.fitted_items,
+            normal,
+            list(metadata.feature_names),
+            np.array(metadata.scaler.scale),
+            seed,
+        ),
+        common_drafts(metadata.feature_schema, normal, 1),
+    )
+
+
+def _neighbors(fitted: Fitted, seed: int) -> Iterator[Draft]:
+    metadata = fitted.metadata
+    mean, scale = np.array(metadata.scaler.mean), np.array(metadata.scaler.scale)
+    return chain(
+        neighbor_drafts(fitted.reference, list(metadata.feature_names), mean, scale, seed),
+        common_drafts(metadata.feature_schema, np.median(fitted.fitted_items, axis=0), 1),
+    )
+
+
+def _svm(fitted: Fitted, seed: int) -> Iterator[Draft]:
+    metadata = fitted.metadata
+    mean, scale = np.array(metadata.scaler.mean), np.array(metadata.scaler.scale)
+    rows = fitted.fitted_items[:, -1]
+    return chain(
+        svm_drafts(fitted.reference, rows, list(metadata.feature_names), mean, scale, seed),
+        common_drafts(metadata.feature_schema, np.median(fitted.fitted_items, axis=0), 1),
+    )
+
+
+def _classifier(fitted: Fitted, seed: int) -> Iterator[Draft]:
+    metadata = fitted.metadata
+    return chain(
+        classifier_drafts(
+            fitted.reference,
+            fitted.fitted_items,
+            list(metadata.feature_names),
+            np.array(metadata.scaler.scale),
+            seed,
+        ),
+        common_drafts(
+            metadata.feature_schema, normal_window(fitted.reference, fitted.fitted_items), metadata.timesteps
+        ),
+    )
+
+
+def _ensemble(fitted: Fitted, seed: int) -> Iterator[Draft]:
+    metadata, items = fitted.metadata, fitted.fitted_items
+    order = np.argsort(fitted.reference.scores(items), kind="stable")
+    return chain(
+        ensemble_drafts(fitted.reference, items, metadata.ensemble.critical_threshold, seed),
+        common_drafts(metadata.feature_schema, items[order[len(order) // 2]].copy(), items.shape[1]),
+    )
+
+
+_DRAFTS: dict[str, Callable[[Fitted, int], Iterator[Draft]]] = {
+    "isolation_forest": _forest,
+    "lstm_autoencoder": _lstm,
+    "dense_autoencoder": _dense,
+    "local_outlier_factor": _neighbors,
+    "one_class_svm": _svm,
+    "lstm_classifier": _classifier,
+    "ensemble": _ensemble,
+}

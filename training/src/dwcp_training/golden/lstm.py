@@ -6,6 +6,7 @@ import numpy as np
 
 from dwcp_training.detectors.base import Floats, Reference
 from dwcp_training.golden.case import Draft
+from dwcp_training.golden.crossings import spike_drafts
 from dwcp_training.golden.probes import probed
 
 
@@ -53,56 +54,10 @@ def lstm_drafts(
         swapped = normal.copy()
         swapped[:, [j, (j + 1) % len(names)]] = swapped[:, [(j + 1) % len(names), j]]
         yield Draft(f"shape/swapped/{name}", f"{name} and its neighbour are swapped.", ("shape",), swapped)
-    yield from _threshold_drafts(reference, normal, names, scale)
+    yield from spike_drafts(reference, normal, names, scale)
 
 
 def typical_window(reference: Reference, items: Floats) -> Floats:
     """The training window with the median score among the first 500."""
     scores = reference.evaluate(items[:500]).scores
     return items[np.argsort(scores)[len(scores) // 2]].copy()
-
-
-def _threshold_drafts(reference: Reference, normal: Floats, names: list[str], scale: Floats) -> Iterator[Draft]:
-    """For each metric, two windows whose scores are the nearest below and above the threshold that a spike can give."""
-    for j in probed(len(names), len(normal)):
-        name = names[j]
-
-        def spiked(height: float, j: int = j) -> Floats:
-            window = normal.copy()
-            window[-1, j] += height * scale[j]
-            return window
-
-        low, high = 0.0, 1.0
-        while not reference.evaluate(spiked(high)[np.newaxis]).is_anomaly[0] and high < 1e6:
-            low, high = high, high * 2
-        for _ in range(60):
-            middle = (low + high) / 2
-            if middle in (low, high):
-                break
-            if reference.evaluate(spiked(middle)[np.newaxis]).is_anomaly[0]:
-                high = middle
-            else:
-                low = middle
-        # Half a float32 step away from the threshold: the published scores are neighbours, and neither is in P2's gap.
-        for side, edge, direction in (("normal", low, -1.0), ("anomaly", high, 1.0)):
-            away = _move_off(reference, spiked, edge, direction)
-            yield Draft(
-                f"threshold/{name}/{side}",
-                f"A spike of {name} whose published score is next to the threshold, on the side of {side}.",
-                ("threshold",),
-                spiked(away),
-                nudge=False,
-            )
-
-
-def _move_off(reference: Reference, spiked, edge: float, direction: float) -> float:
-    """The spike nearest to the edge whose unrounded score is a fifth of a float32 step away from it."""
-    at_edge = reference.evaluate(spiked(edge)[np.newaxis]).scores[0]
-    wanted = float(np.spacing(np.float32(at_edge))) * 0.2
-    step = abs(edge) * 1e-12
-    for _ in range(60):
-        candidate = edge + direction * step
-        if abs(reference.evaluate(spiked(candidate)[np.newaxis]).scores[0] - at_edge) >= wanted:
-            return candidate
-        step *= 1.6
-    return edge + direction * step

@@ -8,11 +8,16 @@ from dwcp_training.profiles.errors import ProfileError
 from dwcp_training.profiles.loader import load_profile, profile_names, profile_yaml
 from dwcp_training.profiles.models import (
     Baseline,
+    DenseAutoencoderDefaults,
     Detectors,
+    EnsembleDefaults,
     Feature,
     FeatureSchema,
     IsolationForestDefaults,
+    LocalOutlierFactorDefaults,
     LstmAutoencoderDefaults,
+    LstmClassifierDefaults,
+    OneClassSvmDefaults,
     Profile,
     Reader,
     Recommended,
@@ -21,11 +26,16 @@ from dwcp_training.profiles.models import (
 
 __all__ = [
     "Baseline",
+    "DenseAutoencoderDefaults",
     "Detectors",
+    "EnsembleDefaults",
     "Feature",
     "FeatureSchema",
     "IsolationForestDefaults",
+    "LocalOutlierFactorDefaults",
     "LstmAutoencoderDefaults",
+    "LstmClassifierDefaults",
+    "OneClassSvmDefaults",
     "Profile",
     "ProfileError",
     "Reader",

@@ -7,12 +7,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dwcp_sidecar.detectors import BY_NAME
 from dwcp_training.profiles.errors import nearest
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Contamination = Annotated[float, Field(gt=0, le=0.5)]
+KeptRows = Annotated[int, Field(ge=2, le=100_000)]
 
 
 class _Closed(BaseModel):
@@ -172,7 +176,7 @@ class Recommended(_Closed):
 class IsolationForestDefaults(_Closed):
     """Hyperparameters of the isolation forest, named as in scikit-learn; a command-line flag wins over them."""
 
-    contamination: Annotated[float, Field(gt=0, le=0.5)] = 0.01
+    contamination: Contamination = 0.01
     n_estimators: Count = 100
     max_samples: Literal["auto"] | Annotated[int, Field(ge=2)] = "auto"
     max_features: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -207,11 +211,138 @@ class LstmAutoencoderDefaults(_Closed):
     seed: Seed = 42
 
 
+class DenseAutoencoderDefaults(_Closed):
+    """Hyperparameters of the dense autoencoder; a command-line flag wins over them.
+
+    Layers: one for each of `encoder_units`, the `bottleneck`, the encoder backwards, and the output.
+    """
+
+    encoder_units: Annotated[tuple[Width, ...], Field(min_length=1, max_length=31, strict=False)] = (64, 32, 16)
+    bottleneck: Width = 8
+    activation: Literal["relu", "tanh"] = "relu"
+    epochs: Count = 50
+    batch_size: Count = 32
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    loss: Literal["mse", "mae"] = "mse"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-4
+    early_stopping_patience: Count = 10
+    validation_split: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    threshold_percentile: Annotated[float, Field(gt=0, le=100)] = 95.0
+    seed: Seed = 42
+
+
+class LocalOutlierFactorDefaults(_Closed):
+    """Hyperparameters of the local outlier factor; a command-line flag wins over them.
+
+    Attributes:
+        n_neighbors: training rows that a sample is compared with.
+        contamination: share of the training rows above the threshold.
+        max_rows: most training rows that neighbours are looked for among; of more, as many are chosen by seed. The
+            time of a score and the size of the model grow with them, the time of training with their square.
+        seed: of that choice.
+    """
+
+    n_neighbors: Count = 20
+    contamination: Contamination = 0.01
+    max_rows: KeptRows = 5_000
+    seed: Seed = 42
+
+
+class OneClassSvmDefaults(_Closed):
+    """Hyperparameters of the one-class SVM, named as in scikit-learn; a command-line flag wins over them.
+
+    Attributes:
+        nu: at most this share of the training rows is outside, and at least this share becomes support vectors.
+        gamma: rate of the kernel in scaled units: ``scale`` is 1 / (features * variance of the scaled values),
+            ``auto`` is 1 / features.
+        contamination: share of the training rows above the threshold; null leaves the threshold where the SVM puts
+            it, with at most `nu` above.
+        max_rows: most training rows; of more, as many are chosen by seed. The time of training grows with their square.
+        seed: of that choice.
+    """
+
+    nu: Annotated[float, Field(gt=0, le=1)] = 0.05
+    gamma: Literal["scale", "auto"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "scale"
+    contamination: Contamination | None = None
+    max_rows: KeptRows = 5_000
+    seed: Seed = 42
+
+
+class LstmClassifierDefaults(_Closed):
+    """Hyperparameters of the LSTM classifier; a command-line flag wins over them.
+
+    Attributes:
+        window_size: samples in a window; its label is that of its last sample.
+        window_stride: samples from the start of one training window to the next.
+        units: of the first and the second LSTM layer and the dense one.
+        dropout: share of the units of an LSTM layer that is left out in a training step.
+        class_weights: ``balanced``: normal and anomalous windows count for the same in all, however rare one of them
+            is. ``none``: every window counts for the same.
+        threshold_percentile: percentile of the held-out normal windows' scores that becomes the threshold; null is a
+            probability of one half.
+        seed: of every random choice.
+    """
+
+    window_size: Annotated[int, Field(ge=1, le=256)] = 100
+    window_stride: Count = 1
+    units: Annotated[tuple[Width, Width, Width], Field(strict=False)] = (64, 32, 16)
+    epochs: Count = 50
+    batch_size: Count = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    class_weights: Literal["balanced", "none"] = "balanced"
+    validation_split: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    early_stopping_patience: Count = 10
+    threshold_percentile: Annotated[float, Field(gt=0, le=100)] | None = None
+    seed: Seed = 42
+
+
+class EnsembleDefaults(_Closed):
+    """Settings of the ensemble; a command-line flag wins over them.
+
+    Attributes:
+        weights: detector to weight, summing to 1; without any, all detectors of the set are members with equal weights.
+            A detector that is not in the set is left out, and the others share its weight.
+        warning_threshold: score above which the ensemble alarms; 0.3 is where each member alone would (EN3).
+        critical_threshold: score above which an alarm is critical.
+        seed: of the choice of calibration scores and golden vectors.
+    """
+
+    weights: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
+    warning_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    critical_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    seed: Seed = 42
+
+    @model_validator(mode="after")
+    def _weights_of_detectors(self) -> Self:
+        members = [name for name in BY_NAME if name != "ensemble"]
+        for name in self.weights:
+            if name not in members:
+                raise ValueError(f"weights.{name}: no detector is called {name}. {nearest(name, members)}")
+        total = sum(self.weights.values())
+        if self.weights and not abs(total - 1) <= 1e-9:
+            raise ValueError(f"weights sum to {total:g}, and must sum to 1")
+        if not self.warning_threshold < self.critical_threshold:
+            raise ValueError(
+                f"warning_threshold {self.warning_threshold:g} must be below critical_threshold "
+                f"{self.critical_threshold:g}"
+            )
+        return self
+
+
 class Detectors(_Closed):
     """Defaults of each detector, by its name in the contract."""
 
     isolation_forest: IsolationForestDefaults = IsolationForestDefaults()
     lstm_autoencoder: LstmAutoencoderDefaults = LstmAutoencoderDefaults()
+    dense_autoencoder: DenseAutoencoderDefaults = DenseAutoencoderDefaults()
+    local_outlier_factor: LocalOutlierFactorDefaults = LocalOutlierFactorDefaults()
+    one_class_svm: OneClassSvmDefaults = OneClassSvmDefaults()
+    lstm_classifier: LstmClassifierDefaults = LstmClassifierDefaults()
+    ensemble: EnsembleDefaults = EnsembleDefaults()
 
 
 class Profile(_Closed):

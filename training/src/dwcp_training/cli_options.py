@@ -1,0 +1,119 @@
+"""Options that every training command has, written once, and the decorator that adds them to a detector's own."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import typer
+
+Synthetic = Annotated[bool, typer.Option("--synthetic", help="Train on made-up normal data, for trying things out.")]
+Data = Annotated[
+    Optional[list[Path]],
+    typer.Option(
+        help="File of normal data (CSV, Parquet, .npy) or folder of them or of runs; may be given several times."
+    ),
+]
+Output = Annotated[Path, typer.Option(help="Folder of the model set. Models of other detectors in it are kept.")]
+Seed = Annotated[Optional[int], typer.Option(help="Seed of every random choice (default 42).")]
+OnBadRows = Annotated[Literal["fail", "drop"], typer.Option(help="What to do with rows that cannot be used.")]
+Exclude = Annotated[Optional[list[Path]], typer.Option(help="CSV with start,end[,kind]: times that were not normal.")]
+Grace = Annotated[float, typer.Option(help="Seconds after such a time that are left out too.")]
+LabelColumn = Annotated[
+    Optional[str], typer.Option(help="Column whose labelled rows are left out (default: the profile's).")
+]
+NormalLabel = Annotated[
+    Optional[list[str]],
+    typer.Option(help="A label that means normal (default: the profile's); may be given several times."),
+]
+ProfileName = Annotated[str, typer.Option(help="Profile: name (see `dwcp profile list`) or YAML file of your own.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+
+Contamination = Annotated[
+    Optional[float], typer.Option(help="Share of normal rows that alarm; less means fewer alarms (default 0.01).")
+]
+ThresholdPercentile = Annotated[
+    Optional[float],
+    typer.Option(
+        help="Percentile of training scores that becomes the threshold; more means fewer alarms (default 95)."
+    ),
+]
+MaxRows = Annotated[
+    Optional[int],
+    typer.Option(help="Most training rows; of more, as many are drawn at random (default 5000). More is slower."),
+]
+Epochs = Annotated[Optional[int], typer.Option(help="Most passes over the data (default 50).")]
+
+
+def units_of(text: str) -> tuple[int, ...]:
+    """Widths of layers, such as `64,32,16`."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a list of whole numbers: write 64,32,16") from None
+
+
+def gamma_of(text: str) -> str | float:
+    """A number, or the text: the settings know which ones there are."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _where_from(synthetic: Synthetic = False, data: Data = None, output: Output = Path("../models")) -> None: ...
+
+
+def _how_read(
+    seed: Seed = None,
+    on_bad_rows: OnBadRows = "fail",
+    exclude: Exclude = None,
+    exclude_grace: Grace = 0.0,
+    label_column: LabelColumn = None,
+    normal_label: NormalLabel = None,
+    profile: ProfileName = "dwcp",
+    verbose: Verbose = False,
+) -> None: ...
+
+
+def trains(detector: str) -> Callable[[Callable[..., dict[str, Any] | None]], Callable[..., None]]:
+    """Makes a training command of a function whose parameters are a detector's own flags.
+
+    The command has those and the shared ones. Flags are hyperparameters by name; the function returns further arguments
+    of the detector's fit, or None. What it returns as `labels` goes to the reader (see `Source`).
+    """
+
+    def decorate(own: Callable[..., dict[str, Any] | None]) -> Callable[..., None]:
+        names = list(inspect.signature(own).parameters)
+
+        @wraps(own)
+        def command(**given: Any) -> None:
+            from dwcp_training.run import Source, run
+
+            flags = {name: given[name] for name in names}
+            options = own(**flags) or {}
+            hyperparameters = {name: flags[name] for name in names if name not in options}
+            source = Source(
+                given["synthetic"],
+                given["data"] or (),
+                given["on_bad_rows"],
+                given["exclude"] or (),
+                given["exclude_grace"],
+                given["label_column"],
+                given["normal_label"] or (),
+                options.pop("labels", None),
+            )
+            hyperparameters["seed"] = given["seed"]
+            raise typer.Exit(
+                run(detector, source, given["output"], hyperparameters, given["profile"], given["verbose"], **options)
+            )
+
+        # Typer reads the parameters from here; those of the detector stand between where from and how.
+        parts = [inspect.signature(part).parameters.values() for part in (_where_from, own, _how_read)]
+        parameters = [parameter for part in parts for parameter in part]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
+
+    return decorate

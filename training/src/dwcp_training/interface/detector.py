@@ -1,0 +1,326 @@
+"""What every detector of the interface can do."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ValidationError
+
+from dwcp.anomaly.v1 import model_pb2
+from dwcp_sidecar import protojson
+from dwcp_sidecar.model import Explain, Model
+from dwcp_sidecar.model_set import MANIFEST, ModelSet
+from dwcp_training import pipeline
+from dwcp_training.calibrate import midpoint_threshold
+from dwcp_training.data.errors import DataError
+from dwcp_training.data.telemetry import Segments
+from dwcp_training.detectors.base import Fitted, Progress, silent
+from dwcp_training.interface.arrays import schema_for, table, telemetry_of
+from dwcp_training.interface.errors import ExportFailedError, NoThresholdError, NotTrainedError
+from dwcp_training.interface.sequences import as_series
+from dwcp_training.profiles import load_profile
+from dwcp_training.profiles.errors import from_validation
+from dwcp_training.publish import Candidate, check_writable, publish
+
+_ITEMS_AT_ONCE = 4096
+"""Items cut out of a series at once."""
+
+
+class Detector:
+    """A detector that is trained on normal rows and then tells anomalies from them.
+
+    Args:
+        input_dim: number of features; where it is given, `train_model` refuses any other.
+        feature_names: names of the columns; without them those of the profile, or `x0`, `x1` and so on.
+        profile: name or file of the profile whose defaults are used; `industrial` has those of the industrial ensemble.
+        hyperparameters: what shall differ from the profile, named as in `dwcp profile show`.
+
+    Raises:
+        ProfileError: no such profile or hyperparameter, or a value that cannot be.
+    """
+
+    name: ClassVar[str]
+    """Name of the detector in the contract."""
+
+    def __init__(
+        self,
+        input_dim: int | None = None,
+        *,
+        feature_names: Sequence[str] | None = None,
+        profile: str | Path = "industrial",
+        **hyperparameters: Any,
+    ) -> None:
+        self._input_dim = input_dim
+        self._given_names = feature_names
+        self._profile, self._profile_name = load_profile(profile), Path(profile).name
+        self.settings: Any = self._with(getattr(self._profile.detectors, self.name), hyperparameters)
+        self._fitted: Fitted | None = None
+        self._model: Model | None = None
+        self._loaded: Candidate | None = None
+
+    # --- training ---
+
+    def train_model(self, X_train: ArrayLike, *, progress: Progress = silent, **hyperparameters: Any) -> Self:
+        """Trains on confirmed-normal rows, the last of which are held out to calibrate (C3), and sets the threshold.
+
+        Args:
+            X_train: `[n, features]`, oldest first, raw units: the scaler is part of the model.
+            progress: told how far it is.
+            hyperparameters: what shall differ from now on, for example `epochs=100`.
+
+        Returns:
+            The detector itself.
+
+        Raises:
+            DataError: the rows cannot be used; nothing has changed then.
+            ProfileError: no such hyperparameter, or a value that cannot be.
+            MissingLibraryError: a library is not installed; the message says which.
+            ExportFailedError: the trained model could not be turned into a graph.
+        """
+        settings = self._with(self.settings, hyperparameters)
+        rows, segments = self._series(table(X_train, "X_train", self._length(settings)))
+        width = rows.shape[1]
+        if self._input_dim not in (None, width):
+            raise DataError(
+                "X_train", f"{width} columns; input_dim is {self._input_dim}.", "Make the two agree, or leave it out."
+            )
+        schema = schema_for(width, self._given_names, self._profile)
+        telemetry = telemetry_of(rows, segments, schema, self._profile)
+        fitted = pipeline.fit(self.name, telemetry, settings, progress)
+        self._model = _scoring(fitted, settings.seed)
+        self._fitted, self._loaded, self.settings = fitted, None, settings
+        return self
+
+    def compute_threshold(
+        self, X: ArrayLike, percentile: float | None = None, contamination: float | None = None
+    ) -> float:
+        """Moves the threshold so that it lies at a percentile of the scores of normal data.
+
+        Args:
+            X: normal rows, or sequences, as for `predict`; best such that were not trained on.
+            percentile: share of their scores in percent that lies below; more means fewer alarms.
+            contamination: the same said otherwise, the share from 0 to 1 that lies above. Without either it is what
+                training used.
+
+        Returns:
+            The threshold: a midpoint of two neighbouring float32 numbers (D2).
+
+        Raises:
+            NotTrainedError: there is no model yet.
+            NoThresholdError: the model was loaded, and a published set is never changed.
+            DataError: `X` cannot be scored, the arguments make no sense, or the scores give no threshold.
+        """
+        self._require_model("compute_threshold")
+        if self._fitted is None:
+            raise NoThresholdError(
+                "compute_threshold",
+                f"this {type(self).__name__} was loaded, and a published model set is never changed (A2).",
+                "Train a detector with train_model(X), move its threshold, and save that.",
+            )
+        wanted = self._percentile(percentile, contamination)
+        scores = self.predict(X)[0].astype(np.float64)
+        trained = float(np.percentile(scores, wanted))
+        try:
+            threshold = midpoint_threshold(trained, scores)
+        except ValueError:
+            raise DataError(
+                "X",
+                f"percentile {wanted:g} of the {len(scores):,} scores is {trained:g}, which is no threshold.",
+                "Use normal rows that differ from each other, or a higher percentile.",
+            ) from None
+        self._move(self._fitted, threshold, wanted, len(scores))
+        return threshold
+
+    @property
+    def threshold(self) -> float:
+        """The decision threshold: a row with a higher score is an anomaly (D1).
+
+        Raises:
+            NoThresholdError: the detector is not trained yet.
+        """
+        if self._model is None:
+            raise NoThresholdError(
+                "threshold",
+                f"{type(self).__name__} has no threshold yet.",
+                "Call train_model(X), which sets one, then compute_threshold(X) to move it; or load a model.",
+            )
+        return float(self.metadata.threshold)
+
+    # --- scoring ---
+
+    def predict(self, X: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores rows, by the code that serves (P2).
+
+        Args:
+            X: raw rows `[n, features]`.
+
+        Returns:
+            Published scores, float32 `[n]`, higher is worse; labels, int64 `[n]`: 1 for an anomaly, 0 for a normal row.
+
+        Raises:
+            NotTrainedError: there is no model yet.
+            DataError: `X` cannot be scored.
+        """
+        model = self._require_model("predict")
+        values = table(X, "X", self.sequence_length, model.feature_names)
+        parts = [model.run(items, Explain.NEVER) for items in self._items(values)]
+        scores = np.concatenate([part.scores for part in parts])
+        return scores, np.concatenate([part.is_anomaly for part in parts]).astype(np.int64)
+
+    # --- keeping ---
+
+    def save(self, folder: str | Path) -> ModelSet:
+        """Publishes the model into a folder, beside those of other detectors that are there.
+
+        It is cross-checked with other converters, gets golden vectors, and is opened as any reader would (A2).
+
+        Returns:
+            The model set, opened.
+
+        Raises:
+            NotTrainedError: there is no model yet.
+            PublishError: the folder cannot be written.
+            ExportFailedError: the graph does not score as the model does; the set in use stays.
+            ContractError: the set does not pass its own verification; the set in use stays.
+        """
+        self._require_model("save")
+        output = Path(folder)
+        check_writable(output, "folder")
+        candidate = self._loaded
+        if self._fitted is not None:
+            candidate, warning = pipeline.export(self.name, self._fitted, self.settings.seed)
+            if warning:
+                raise ExportFailedError("save", warning, "Train it again; if that does not help, report it.")
+        assert candidate is not None  # what has a model was trained or loaded
+        return publish(output, [candidate])
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Opens the model set in a folder, whoever wrote it: digests checked, graph audited, golden vectors run (A5).
+
+        Raises:
+            ContractError: it is no whole model set, or has no model of this detector.
+        """
+        models = ModelSet.open(folder)
+        model = models.model(cls.name)
+        detector = cls(feature_names=tuple(model.feature_names))
+        detector._model, detector._loaded = model, _candidate(models, cls.name)
+        return detector
+
+    # --- what it is ---
+
+    @property
+    def metadata(self) -> model_pb2.ModelMetadata:
+        """All that is known about the model: features, scaler, threshold, training record with its history.
+
+        Raises:
+            NotTrainedError: there is no model yet.
+        """
+        return self._require_model("metadata").metadata
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a person who trains wants to know, label to text; empty for a model that was loaded."""
+        return {} if self._fitted is None else dict(self._fitted.facts)
+
+    @property
+    def sequence_length(self) -> int | None:
+        """Rows in a sequence; None for a detector that scores single rows."""
+        return self._length(self.settings)
+
+    # --- inside ---
+
+    @staticmethod
+    def _length(settings: Any) -> int | None:
+        """`sequence_length` with these settings."""
+        return None
+
+    def _with(self, settings: BaseModel, changes: dict[str, Any]) -> Any:
+        """Settings with some of them changed."""
+        kind = type(settings)
+        try:
+            return kind.model_validate({**settings.model_dump(), **changes})
+        except ValidationError as error:
+            raise from_validation(error, kind, f"{self._profile_name}, {self.name}") from None
+
+    def _require_model(self, asked: str) -> Model:
+        if self._model is None:
+            kind = type(self).__name__
+            raise NotTrainedError(
+                asked, f"{kind} has no model yet.", f"Call train_model(X) or {kind}.load(folder) first."
+            )
+        return self._model
+
+    def _series(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], Segments]:
+        """Training rows and their unbroken stretches."""
+        return as_series(values) if values.ndim == 3 else (values, ((0, len(values)),))
+
+    def _items(self, values: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+        """What is scored, float64 `[n, timesteps, features]`, in parts."""
+        length = self.sequence_length or 1
+        if values.ndim == 2:
+            if len(values) < length:
+                raise DataError(
+                    "X", f"{len(values)} rows hold no sequence of {length}.", f"Give at least {length} rows."
+                )
+            values = sliding_window_view(values, length, axis=0).transpose(0, 2, 1)
+        for start in range(0, len(values), _ITEMS_AT_ONCE):
+            yield np.ascontiguousarray(values[start : start + _ITEMS_AT_ONCE])
+
+    def _percentile(self, percentile: float | None, contamination: float | None) -> float:
+        if percentile is not None and contamination is not None:
+            raise DataError("contamination", "given together with percentile.", "Give one of the two.")
+        if contamination is not None:
+            if not 0 < contamination < 1:
+                raise DataError("contamination", f"{contamination} is no share.", "Give one between 0 and 1.")
+            return 100.0 * (1.0 - contamination)
+        if percentile is None:
+            percentile = self._trained_percentile()
+        if not 0 < percentile <= 100:
+            raise DataError("percentile", f"{percentile} is no percentile.", "Give one above 0, up to 100.")
+        return percentile
+
+    def _trained_percentile(self) -> float:
+        """The percentile that training uses."""
+        settings = self.settings
+        if (percentile := getattr(settings, "threshold_percentile", None)) is not None:
+            return float(percentile)
+        if (contamination := getattr(settings, "contamination", None)) is not None:
+            return 100.0 * (1.0 - contamination)
+        raise DataError("percentile", f"{self.name} was trained without one.", "Give percentile or contamination.")
+
+    def _move(self, fitted: Fitted, threshold: float, percentile: float, count: int) -> None:
+        metadata = fitted.metadata
+        said = f"percentile {percentile:g} of {count:,} scores given to compute_threshold"
+        metadata.training.hyperparameters["threshold"] = said
+        fitted.facts["threshold"] = f"{threshold:.6f}: {said}"
+        if metadata.HasField("lstm"):
+            metadata.lstm.threshold_percentile = percentile
+        elif metadata.HasField("dense"):
+            metadata.dense.threshold_percentile = percentile
+        else:  # of 100 % below, less than one in all the scores and the next
+            metadata.contamination = max(1.0 - percentile / 100.0, 1.0 / (count + 1))
+        fitted.move_threshold(threshold)
+        self._model = _scoring(fitted, self.settings.seed)
+
+
+def _scoring(fitted: Fitted, seed: int) -> Model:
+    """The serving core with the graph of what was fitted."""
+    try:
+        return Model(fitted.metadata, pipeline.built(fitted, seed)[1])
+    except Exception as error:  # whatever a converter raises
+        raise ExportFailedError(
+            "train_model", f"{type(error).__name__}: {error}.", "Train with other settings; if it stays, report it."
+        ) from error
+
+
+def _candidate(models: ModelSet, name: str) -> Candidate:
+    """A model of an open set, to be published as it is, without by-products."""
+    manifest = protojson.parse((models.path / MANIFEST).read_bytes(), model_pb2.Manifest(), MANIFEST)
+    metadata = models.metadata[name]
+    (file,) = (entry.metadata for entry in manifest.models if entry.graph == metadata.graph.file)
+    graph = (models.path / metadata.graph.file).read_bytes()
+    return Candidate(name, file, metadata, graph, models.golden[name], {})

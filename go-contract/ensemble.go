@@ -3,6 +3,7 @@ package anomaly
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -62,11 +63,9 @@ func (s *ModelSet) join(files *setFiles, entry *anomalyv1.ModelEntry) *Error {
 		return refuse(CodeMetadataInvalid, entry.GetMetadata(), "%w", err)
 	}
 	s.metadata[Ensemble] = meta
-	for i := range e.members {
-		if e.members[i].model != nil {
-			s.models[Ensemble] = &model{
-				metadata: meta, shape: shapeOf(meta), calibration: newCalibration(meta), engine: e, golden: golden, goldenFile: entry.GetGolden(),
-			}
+	if slices.ContainsFunc(e.members, func(m ensembleMember) bool { return m.model != nil }) {
+		s.models[Ensemble] = &model{
+			metadata: meta, shape: shapeOf(meta), calibration: newCalibration(meta), engine: e, golden: golden, goldenFile: entry.GetGolden(),
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package anomaly
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
 )
@@ -72,12 +73,8 @@ func checkEnsembleParameters(m *anomalyv1.ModelMetadata) error {
 func checkMember(m *anomalyv1.ModelMetadata, member *anomalyv1.EnsembleMember, its *anomalyv1.ModelMetadata) error {
 	d := Detector(member.GetDetector())
 	names, theirs := m.GetFeatureNames(), its.GetFeatureNames()
-	same := len(names) == len(theirs)
-	for j := 0; same && j < len(names); j++ {
-		same = names[j] == theirs[j]
-	}
 	switch {
-	case !same:
+	case !slices.Equal(names, theirs):
 		return fmt.Errorf("member %s has the features %v, the ensemble %v", d, theirs, names)
 	case its.GetThreshold() != member.GetThreshold():
 		return fmt.Errorf("member %s has threshold %v; the ensemble was made for %v: make the ensemble anew",

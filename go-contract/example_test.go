@@ -42,6 +42,50 @@ func ExampleDialSidecar() {
 	// WRONG_WIDTH samples[0]
 }
 
+// One answer in the place of several detectors and a vote over them: the ensemble of the model set. Weights, thresholds and the common
+// scale are those of training, and the same in every service.
+func Example_ensemble() {
+	models, err := anomaly.OpenModelSet(ensembleModels) // usually "models"
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer models.Close()
+
+	// The longest window of the members. Those that score single samples take the last one.
+	window := make([][]float64, anomaly.WindowLength(models, anomaly.Ensemble))
+	for i := range window {
+		window[i] = []float64{105.2, 10.5, 0.01, 1.2, 45.3, 58.7, 0.001}
+	}
+	window[len(window)-1][1] = 19 // ms of latency
+	var verdict anomaly.Verdict
+	err = models.Score(context.Background(), anomaly.Request{Detector: anomaly.Ensemble, Samples: window}, &verdict)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	switch verdict.Level {
+	case anomaly.LevelCritical:
+		fmt.Printf("now: %.2f because of %s\n", verdict.Score, verdict.TopFeature)
+	case anomaly.LevelWarning:
+		fmt.Printf("soon: %.2f because of %s\n", verdict.Score, verdict.TopFeature)
+	}
+	for _, member := range verdict.Members {
+		if member.Missing != "" { // the others share its weight
+			fmt.Println(member.Detector, "did not answer:", member.Missing)
+			continue
+		}
+		fmt.Printf("%s: %.2f, weight %.2f\n", member.Detector, member.Normalized, member.Weight)
+	}
+	// Output:
+	// soon: 0.68 because of latency
+	// isolation_forest: 0.10, weight 0.07
+	// lstm_autoencoder: 1.00, weight 0.13
+	// dense_autoencoder: 0.35, weight 0.20
+	// local_outlier_factor: 0.53, weight 0.27
+	// one_class_svm: 1.00, weight 0.33
+}
+
 func ExampleNewFallback() {
 	ctx := context.Background()
 	local, err := anomaly.OpenModelSet("../models/reference/v1")

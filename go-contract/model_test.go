@@ -40,6 +40,21 @@ func openReferences(tb testing.TB) []*ModelSet {
 	return sets
 }
 
+// homes gives the frozen set of each detector that its frozen vectors are for. A detector that is a member of an ensemble may be in a
+// second set for that alone.
+func homes(tb testing.TB) map[Detector]*ModelSet {
+	tb.Helper()
+	found := map[Detector]*ModelSet{}
+	for _, set := range openReferences(tb) {
+		for _, d := range set.Detectors() {
+			if found[d] == nil || set.Metadata(Ensemble) == nil {
+				found[d] = set
+			}
+		}
+	}
+	return found
+}
+
 // copyReference copies the reference set into a folder that a test may damage.
 func copyReference(t *testing.T) string {
 	t.Helper()

@@ -34,6 +34,14 @@ type onnxRuntimeEngine struct {
 // mostDistanceItems bounds the memory of a run of a graph that holds distances: one from each item to each training row, several times.
 const mostDistanceItems = 64
 
+// mostStateValues bounds the memory of a run of an unrolled graph, which holds the states of a layer at every step of every item.
+const mostStateValues = 1 << 22
+
+// widestLayer is the largest number of units of an LSTM detector's layers.
+func widestLayer(meta *anomalyv1.ModelMetadata) uint32 {
+	return slices.Max(slices.Concat([]uint32{1}, meta.GetLstm().GetUnits(), meta.GetClassifier().GetUnits()))
+}
+
 var (
 	environmentOnce  sync.Once
 	environmentError error
@@ -100,6 +108,9 @@ func newONNXRuntimeEngine(graph []byte, meta *anomalyv1.ModelMetadata, o options
 	}
 	if meta.Neighbors != nil || meta.Svm != nil {
 		e.most = mostDistanceItems
+	}
+	if e.windowed {
+		e.most = max(1, mostStateValues/(e.timesteps*int(widestLayer(meta))))
 	}
 	inputs, outputs := []string{"samples"}, []string{"score", "is_anomaly"}
 	if e.forest {

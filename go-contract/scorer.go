@@ -94,8 +94,7 @@ type Verdict struct {
 	TopFeature string
 	// DepthSum is the exact sum of path lengths of an isolation forest, 0 for other detectors (rule IF3).
 	DepthSum float64
-	// Members is what each member of an ensemble said, in the order of the enum, whether it was asked to explain or not; empty for
-	// other detectors (rule EN6).
+	// Members is what each member of an ensemble said, in the order of the enum, explained or not; empty for other detectors (rule EN6).
 	Members []MemberVerdict
 }
 

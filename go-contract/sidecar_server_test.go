@@ -73,6 +73,61 @@ func TestStreamOfTheRealServer(t *testing.T) {
 	}
 }
 
+// TestEnsembleOfTheRealServer: calls, streams and a fallback give the verdict of the set itself, members included.
+func TestEnsembleOfTheRealServer(t *testing.T) {
+	set, err := anomaly.OpenModelSet(ensembleModels)
+	require.NoError(t, err)
+	address := start(t, func(s *server.Settings) { s.Models = ensembleModels })
+	sidecar := dial(t, address, anomaly.WithModelSetID(set.ID()))
+	require.Equal(t, 10, anomaly.WindowLength(sidecar, anomaly.Ensemble))
+	fallback, err := anomaly.NewFallback(set, address, anomaly.WithDeadline(20*time.Second))
+	require.NoError(t, err)
+	defer fallback.Close()
+	nobody, err := anomaly.NewFallback(set, "unix:"+filepath.Join(t.TempDir(), "nobody"))
+	require.NoError(t, err)
+	defer nobody.Close()
+	settings := anomaly.StreamSettings{Detectors: []anomaly.Detector{anomaly.Ensemble, anomaly.IsolationForest}, Explain: anomaly.ExplainAlways}
+	stream, err := sidecar.OpenStream(t.Context(), settings)
+	require.NoError(t, err)
+	defer stream.Close()
+
+	random := rand.New(rand.NewPCG(3, 4))
+	var window [][]float64
+	var want, got anomaly.Verdict
+	for i := range 30 {
+		values := []float64{105.2, 10.5 + 3*random.NormFloat64(), 0.01, 1.2, 45.3, 58.7, 0.001}
+		window = append(window, values)
+		results, err := stream.Score(t.Context(), anomaly.StreamSample{Series: "a", Values: values})
+		require.NoError(t, err)
+		said := results[0].Verdicts
+		require.Empty(t, said[1].Verdict.Members)
+		if i < 9 {
+			require.ErrorIs(t, said[0].Err, anomaly.CodeWindowTooShort)
+			continue
+		}
+		request := anomaly.Request{Detector: anomaly.Ensemble, Samples: window, Explain: anomaly.ExplainAlways}
+		require.NoError(t, set.Score(t.Context(), request, &want))
+		require.Len(t, want.Members, 5)
+		require.NoError(t, said[0].Err)
+		require.Equal(t, want, said[0].Verdict)
+		require.NoError(t, sidecar.Score(t.Context(), request, &got))
+		require.Equal(t, want, got)
+		for _, scorer := range []*anomaly.Fallback{fallback, nobody} {
+			_, err := scorer.Score(t.Context(), request, &got)
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+		}
+	}
+	require.EqualValues(t, 21, fallback.Counts().Sidecar)
+	require.EqualValues(t, 21, nobody.Counts().Local())
+
+	// A Verdict that is used again says nothing of an earlier ensemble.
+	require.NoError(t, sidecar.Score(t.Context(), anomaly.Request{Detector: anomaly.IsolationForest, Samples: window}, &got))
+	require.Empty(t, got.Members)
+	report := set.Golden(t.Context(), anomaly.Ensemble, sidecar)
+	require.NoError(t, report.Err())
+}
+
 func TestLimitsOfTheRealServer(t *testing.T) {
 	s := dial(t, start(t, func(s *server.Settings) { s.MaxStreams = 1; s.MaxSeries = 2 }), anomaly.WithRetries(1))
 	settings := anomaly.StreamSettings{Detectors: both[:1]}

@@ -123,3 +123,18 @@ func TestSidecarWithAnotherSetIsRefused(t *testing.T) {
 	err = s.Score(t.Context(), Request{Detector: IsolationForest, Samples: [][]float64{make([]float64, 7)}}, &v)
 	require.ErrorIs(t, err, CodeModelSetMismatch)
 }
+
+// TestMembersWithoutAScoreAreMissing: no score must not look like a score of 0 (E3).
+func TestMembersWithoutAScoreAreMissing(t *testing.T) {
+	score, normalized := float32(2), .5
+	got := Verdict{Members: make([]MemberVerdict, 3)}
+	readVerdict(&anomalyv1.Verdict{Members: []*anomalyv1.MemberVerdict{
+		{Detector: 1, Weight: 1, Score: &score, Normalized: &normalized}, {Detector: 3, Missing: "gone"}, {Detector: 5},
+	}}, &got)
+	assert.Equal(t, []MemberVerdict{
+		{Detector: IsolationForest, Weight: 1, Score: 2, Normalized: .5}, {Detector: DenseAutoencoder, Missing: "gone"},
+		{Detector: OneClassSVM, Missing: "the sidecar gave neither a score nor a reason"},
+	}, got.Members)
+	readVerdict(&anomalyv1.Verdict{}, &got)
+	assert.Empty(t, got.Members)
+}

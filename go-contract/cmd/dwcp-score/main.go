@@ -24,6 +24,7 @@ ignored, except "timestamp", which is shown. FILE.csv may be - for the standard 
 Examples:
   dwcp-score --models models/reference/v1 metrics.csv
   dwcp-score --models models --detector lstm_autoencoder metrics.csv
+  dwcp-score --models models --detector ensemble metrics.csv
   cat metrics.csv | dwcp-score --models models --all -
 
 Flags:
@@ -99,12 +100,12 @@ func score(ctx context.Context, s *settings, in io.Reader, out io.Writer) error 
 			return err
 		}
 		if set.Metadata(d) == nil {
-			return fmt.Errorf("the model set in %s has no graph of %s", s.models, d)
+			return fmt.Errorf("the model set in %s cannot score %s", s.models, d)
 		}
 		detectors = []anomaly.Detector{d}
 	}
 	if len(detectors) == 0 {
-		return fmt.Errorf("the model set in %s has no graph", s.models)
+		return fmt.Errorf("the model set in %s has nothing that can be scored", s.models)
 	}
 	if s.file != "-" {
 		file, err := os.Open(s.file)

@@ -253,18 +253,24 @@ func forestAlone(t *testing.T) *anomaly.ModelSet {
 	t.Helper()
 	folder := t.TempDir()
 	require.NoError(t, os.CopyFS(folder, os.DirFS(referenceSet)))
+	editManifest(t, folder, func(models []any) []any { return models[:1] })
+	set, err := anomaly.OpenModelSet(folder)
+	require.NoError(t, err)
+	return set
+}
+
+// editManifest changes the models of a set in a folder.
+func editManifest(t *testing.T, folder string, edit func(models []any) []any) {
+	t.Helper()
 	path := filepath.Join(folder, anomaly.ManifestFile)
 	data, err := os.ReadFile(path)
 	require.NoError(t, err)
 	var manifest map[string]any
 	require.NoError(t, json.Unmarshal(data, &manifest))
-	manifest["models"] = manifest["models"].([]any)[:1]
+	manifest["models"] = edit(manifest["models"].([]any))
 	data, err = json.Marshal(manifest)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(path, data, 0o600))
-	set, err := anomaly.OpenModelSet(folder)
-	require.NoError(t, err)
-	return set
 }
 
 // assertRefused checks status, ErrorInfo and BadRequest (rule E4), and that nothing private is in the text.

@@ -8,13 +8,19 @@ import typer
 from dwcp_training.cli_options import (
     Contamination,
     Epochs,
+    Exclude,
     MaxRows,
+    NormalLabel,
     OnBadRows,
     ProfileName,
+    Seed,
+    Synthetic,
     ThresholdPercentile,
+    Verbose,
     gamma_of,
     trains,
     units_of,
+    weights_of,
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Trains anomaly models and publishes model sets.")
@@ -179,6 +185,54 @@ def lstm_classifier(
 ) -> dict[str, Any]:
     """Trains the LSTM classifier: finds windows like those that labels in the training data call anomalies."""
     return {"labels": labels or ()}
+
+
+@train_app.command(
+    "ensemble",
+    epilog="Example: dwcp train ensemble --models models --data normal.csv\n\n"
+    "Weights: --weights isolation_forest=0.4,dense_autoencoder=0.3,one_class_svm=0.3, or fitted on labelled data: "
+    "--fit-on recorded.csv --labels faults.csv",
+)
+def ensemble(
+    models: Annotated[Path, typer.Option(help="Folder of the model set that has the members; the ensemble joins it.")],
+    synthetic: Synthetic = False,
+    data: Annotated[
+        Optional[list[Path]],
+        typer.Option(help="Normal data that the members were trained on; may be given several times."),
+    ] = None,
+    weights: Annotated[
+        Optional[dict],
+        typer.Option(
+            parser=weights_of,
+            metavar="<detector=float,...>",
+            help="Members and weights, which sum to 1 (default: the profile's, or all detectors equally).",
+        ),
+    ] = None,
+    fit_on: Annotated[
+        Optional[list[Path]],
+        typer.Option(help="Labelled data: the weights become those with the highest average precision on it."),
+    ] = None,
+    labels: Annotated[
+        Optional[list[Path]], typer.Option(help="CSV with start,end[,kind]: times of anomalies in --fit-on.")
+    ] = None,
+    label_column: Annotated[
+        Optional[str],
+        typer.Option(help="Column of --fit-on whose labelled rows are anomalies (default: the profile's)."),
+    ] = None,
+    normal_label: NormalLabel = None,
+    seed: Seed = None,
+    on_bad_rows: OnBadRows = "fail",
+    exclude: Exclude = None,
+    profile: ProfileName = "dwcp",
+    verbose: Verbose = False,
+) -> None:
+    """Joins the detectors of a model set: one score on a common scale, with the levels warning and critical."""
+    from dwcp_training.run_ensemble import EnsembleSource, run_ensemble
+
+    source = EnsembleSource(
+        synthetic, data or (), fit_on or (), labels or (), label_column, normal_label or (), exclude or (), on_bad_rows
+    )
+    raise typer.Exit(run_ensemble(models, source, weights, seed, profile, verbose))
 
 
 @app.command(epilog="Example: dwcp evaluate --models models --data test.csv --labels labels.csv --grace 7")

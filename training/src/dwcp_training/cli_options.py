@@ -54,6 +54,24 @@ def units_of(text: str) -> tuple[int, ...]:
         raise typer.BadParameter(f"{text!r} is not a list of whole numbers: write 64,32,16") from None
 
 
+def weights_of(text: str) -> dict[str, float]:
+    """Weights of an ensemble's members, such as `isolation_forest=0.4,dense_autoencoder=0.6`."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        try:
+            weight = float(number)
+        except ValueError:
+            raise typer.BadParameter(
+                f"{part!r} is no weight: write isolation_forest=0.4,dense_autoencoder=0.6"
+            ) from None
+        name = name.replace("-", "_")
+        if name in found:
+            raise typer.BadParameter(f"{name} has two weights")
+        found[name] = weight
+    return found
+
+
 def gamma_of(text: str) -> str | float:
     """A number, or the text: the settings know which ones there are."""
     try:

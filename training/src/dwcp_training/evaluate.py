@@ -143,7 +143,8 @@ def evaluate(
 def evaluate_injected(model: Model, telemetry: Telemetry, kind: str, metric: str) -> Recall:
     """Recall on anomalies of one kind put into one metric of normal rows; only windows ending in one are scored."""
     events = min(EVENTS, max(1, len(telemetry) // 100))
-    deviations = np.array(model.metadata.scaler.scale)
+    scale = model.metadata.scaler.scale
+    deviations = np.array(scale) if len(scale) else None  # an ensemble has none: those of the data
     values, labels = inject(telemetry, kind, metrics=[metric], strength=STRENGTH, deviations=deviations, events=events)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], labels.astype(np.int8), [0]])))
     rows = [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
@@ -235,7 +236,7 @@ def run_evaluate(
         for name, figures in found.items():
             _print(name, figures)
         for name in models_set.metadata.keys() - found.keys():
-            print_warning(f"{name} was left out: {models_set.metadata[name].graph.unavailable_reason}")
+            print_warning(f"{name} was left out: {models_set.why_not(name)}")
         if json_file is not None:
             content = {"model_set": models_set.id, "data": telemetry.source, "grace_seconds": grace_seconds}
             _write_json(json_file, {**content, "detectors": {name: asdict(figures) for name, figures in found.items()}})

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from dwcp.anomaly.v1 import golden_pb2
 from dwcp_sidecar.audit import audit_graph, audit_metadata
+from dwcp_sidecar.ensemble import Ensemble
 from dwcp_sidecar.model import Explain, Model
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.onnx_file import OnnxFile
@@ -26,7 +27,6 @@ from dwcp_training.detectors.registry import DETECTORS
 from dwcp_training.export.graph import operator_counts
 from dwcp_training.golden import make_golden
 from dwcp_training.golden.drafts import drafts_for
-from dwcp_training.golden.make import Unserved
 from dwcp_training.publish import Candidate, check_writable, publish
 
 log = logging.getLogger("dwcp.training")
@@ -179,9 +179,11 @@ def _exported(fitted: Fitted, seed: int) -> tuple[bytes, golden_pb2.GoldenFile]:
 def _joined(fitted: Fitted, seed: int) -> golden_pb2.GoldenFile:
     """Golden vectors of an ensemble, which is calibrated here. Its members are verified already, as parts of a set."""
     metadata = fitted.metadata
-    _calibrate(fitted, fitted.reference.evaluate(fitted.held_out_items).scores.astype(np.float32), seed)
-    timesteps = metadata.timesteps if metadata.HasField("timesteps") else 1
-    return make_golden(Unserved(metadata.model_type, timesteps), fitted.reference, drafts_for(fitted, seed))
+    metadata.calibration.scores.append(0.0)
+    ensemble = Ensemble(metadata, {member.name: member.model for member in fitted.reference.members})
+    _calibrate(fitted, ensemble.run(fitted.held_out_items, Explain.NEVER).scores, seed)
+    audit_metadata(metadata, fitted.metadata_file)
+    return make_golden(ensemble, fitted.reference, drafts_for(fitted, seed))
 
 
 def _calibrate(fitted: Fitted, scores: np.ndarray, seed: int) -> None:

@@ -99,7 +99,7 @@ def run(
 
     def command() -> None:
         chosen = load_profile(profile)
-        settings = _settings(getattr(chosen.detectors, detector), flags)
+        settings = checked_settings(getattr(chosen.detectors, detector), flags)
         source.check(chosen)
         check_writable(output)
         telemetry = _telemetry(detector, source, chosen, settings)
@@ -116,17 +116,20 @@ def run(
                 ),
                 **options,
             )
-        _print_outcome(trained)
+        print_outcome(trained)
 
     return guarded(command, f"{detector} was not trained.", verbose)
 
 
-def _settings(defaults: BaseModel, flags: dict[str, Any]) -> BaseModel:
+def checked_settings(defaults: BaseModel, flags: dict[str, Any]) -> Any:
+    """The defaults with those flags that are not None. Raises UsageError that names the flag at fault."""
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         return type(defaults).model_validate({**defaults.model_dump(), **given})
     except ValidationError as error:
         faults = error.errors()
+        if not faults[0]["loc"]:  # several settings contradict each other
+            raise UsageError(faults[0]["msg"].removeprefix("Value error, ")) from None
         name = str(faults[0]["loc"][0])
         # A setting that may be a word or a number has a fault for either.
         said = [fault["msg"] for fault in faults if str(fault["loc"][0]) == name]
@@ -160,7 +163,8 @@ def show_profile(name: str) -> int:
     return guarded(lambda: out.print(profile_yaml(load_profile(name)), end=""), "There is nothing to show.")
 
 
-def _print_outcome(trained: Trained) -> None:
+def print_outcome(trained: Trained) -> None:
+    """Prints what came of a training run."""
     table = Table(title=trained.detector, show_header=False, title_justify="left")
     for label, text in trained.facts.items():
         table.add_row(label, text)

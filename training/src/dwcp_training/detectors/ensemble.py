@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from dwcp.anomaly.v1 import features_pb2, model_pb2
 from dwcp_sidecar import detectors
-from dwcp_sidecar.model import Explain
 from dwcp_sidecar.model_set import ModelSet
+from dwcp_sidecar.verdicts import Explain
 from dwcp_training.calibrate import midpoint_below
 from dwcp_training.data.errors import DataError, DataErrorCode
 from dwcp_training.data.fingerprint import fingerprint
@@ -109,8 +109,8 @@ def fit_ensemble(
 ) -> Fitted:
     """Joins the detectors of a published set.
 
-    Nothing is trained on the rows: they calibrate p-values and give golden vectors. Their end by time that is held out is
-    as long as that of the member that held out least.
+    Nothing is trained on the rows: they calibrate p-values and give golden vectors. As much of their end by time is
+    held out as by the member that held out least.
 
     Args:
         telemetry: normal rows, those that the members were trained on.
@@ -271,8 +271,8 @@ def _scale_of(member: Member, weight: float) -> model_pb2.EnsembleMember:
     if not metadata.threshold > low:
         raise DataError(
             member.name,
-            f"its threshold {metadata.threshold:g} is not above {low:g}, the median score of held-out normal data: half "
-            "of all normal data alarms.",
+            f"its threshold {metadata.threshold:g} is not above {low:g}, the median score of held-out normal data: "
+            "half of all normal data alarms.",
             "Train it with less contamination or a higher percentile, or name other members with --weights.",
         )
     return model_pb2.EnsembleMember(

@@ -60,7 +60,7 @@ def fit_weights(normalized: Floats, labels: NDArray[np.bool_]) -> FittedWeights:
     if labels.all() or not labels.any():
         raise DataError(
             "labels",
-            f"all {len(labels):,} labelled items are {'anomalous' if labels.all() else 'normal'}: any weights fit them.",
+            f"all {len(labels):,} labelled items are {'anomalous' if labels.all() else 'normal'}: any weights fit.",
             "Use labelled data with both, or give weights with --weights.",
             code=DataErrorCode.SINGLE_CLASS,
         )

@@ -55,8 +55,11 @@ class ClassifierReference:
 
     def evaluate(self, items: Floats) -> Evaluation:
         parts = [self._evaluate(items[i : i + 1024]) for i in range(0, len(items), 1024)]
+        scores, is_anomaly, contributions = (np.concatenate([part[i] for part in parts]) for i in range(3))
         return Evaluation(
-            *(np.concatenate([part[i] for part in parts]) for i in range(3)),
+            scores,
+            is_anomaly,
+            contributions,
             expected=np.broadcast_to(self._reference, (len(items), items.shape[2])),
             expected_is_stored=True,
         )

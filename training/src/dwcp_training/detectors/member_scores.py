@@ -10,8 +10,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from dwcp_sidecar.model import Explain, Model
 from dwcp_sidecar.model_set import ModelSet
+from dwcp_sidecar.scorer import Scorer
+from dwcp_sidecar.verdicts import Explain
 from dwcp_training.data.telemetry import Telemetry
 from dwcp_training.data.windows import window_starts
 from dwcp_training.detectors.base import Floats
@@ -29,7 +30,7 @@ class Member:
         graph: bytes of its graph.
     """
 
-    def __init__(self, model: Model, graph: bytes) -> None:
+    def __init__(self, model: Scorer, graph: bytes) -> None:
         self.model = model
         self._graph = graph
 

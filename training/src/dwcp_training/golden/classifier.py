@@ -44,12 +44,12 @@ def classifier_drafts(
     normal = items[order[len(quiet) // 2 if len(quiet) else 0]]
     steps = items.shape[1]
     for j in probed(len(names), steps):
-        for place, step in (("first", 0), ("last", steps - 1)):
+        for end, step in (("first", 0), ("last", steps - 1)):
             spike = normal.copy()
             spike[step, j] += 6 * scale[j]
             yield Draft(
-                f"shape/spike/{names[j]}/{place}",
-                f"{names[j]} jumps by six scales in the {place} sample.",
+                f"shape/spike/{names[j]}/{end}",
+                f"{names[j]} jumps by six scales in the {end} sample.",
                 ("shape",),
                 spike,
             )

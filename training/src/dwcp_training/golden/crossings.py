@@ -56,11 +56,14 @@ def way_drafts(reference: Reference, normal: Floats, anomaly: Floats, id: str) -
 
     low, high = bisected(lambda share: alarms(reference, at(share)), 0.0, 1.0)
     for side, edge, direction in (("normal", low, -1.0), ("anomaly", high, 1.0)):
+        away = _move_off(reference, at, edge, direction)
+        if alarms(reference, at(away)) != (side == "anomaly"):  # a score in steps, as a forest's, may change back
+            away = edge
         yield Draft(
             f"{id}/{side}",
-            f"On the way from an item without alarm to one with, next to the threshold on the side of {side}.",
+            f"On the way from an item without alarm to one with, beside the change of decision, on the side of {side}.",
             ("threshold",),
-            at(_move_off(reference, at, edge, direction)),
+            at(away),
             nudge=False,
         )
 

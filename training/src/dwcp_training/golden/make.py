@@ -1,12 +1,12 @@
 """Turns drafts into golden cases: answers by the serving code, confirmed in every bit by the float64 reference."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
 from dwcp.anomaly.v1 import errors_pb2, features_pb2, golden_pb2
-from dwcp_sidecar.model import Explain, Model
+from dwcp_sidecar.scorer import Scorer
+from dwcp_sidecar.verdicts import Explain
 from dwcp_training.detectors.base import Evaluation, Reference
 from dwcp_training.golden.case import FLAGS, Draft
 
@@ -20,20 +20,11 @@ class GoldenError(RuntimeError):
     """The serving code and the float64 reference give different answers: the export is wrong."""
 
 
-@dataclass(frozen=True)
-class Unserved:
-    """Stands for serving code that does not answer yet: the opening of the set compares its answers instead (A2)."""
-
-    name: str
-    timesteps: int
-    exact: bool = True
-
-
-def make_golden(model: Model | Unserved, reference: Reference, drafts: Iterable[Draft]) -> golden_pb2.GoldenFile:
+def make_golden(model: Scorer, reference: Reference, drafts: Iterable[Draft]) -> golden_pb2.GoldenFile:
     """Answers every draft.
 
     Args:
-        model: the serving code with the exported graph.
+        model: the serving code.
         reference: float64 implementation that must agree, in every bit in the EXACT class.
 
     Raises:
@@ -64,9 +55,7 @@ def make_golden(model: Model | Unserved, reference: Reference, drafts: Iterable[
     return file
 
 
-def _answer(
-    case: golden_pb2.GoldenCase, draft: Draft, model: Model | Unserved, reference: Reference
-) -> list[list[float]] | None:
+def _answer(case: golden_pb2.GoldenCase, draft: Draft, model: Scorer, reference: Reference) -> list[list[float]] | None:
     """Fills the case's answer; returns the samples, nudged where the margin needs it, or None to leave it out."""
     given = np.asarray(draft.samples, np.float64)
     for nudge in _NUDGES if draft.nudge else _NUDGES[:1]:
@@ -80,6 +69,7 @@ def _answer(
             break
     else:
         return None
+    got = model.score(samples.tolist(), Explain.ALWAYS)
     answer = case.score
     answer.score = float(wanted.scores[0].astype(np.float32))
     answer.score_bits = int(wanted.scores[:1].astype(np.float32).view(np.uint32)[0])
@@ -88,10 +78,8 @@ def _answer(
     answer.expected.extend(wanted.expected[0].astype(np.float32).tolist())
     if wanted.depth_sums is not None:
         answer.depth_sum = float(wanted.depth_sums[0])
-    if model.exact and isinstance(model, Model):
-        got = model.score(samples.tolist(), Explain.ALWAYS)
-        if not _agree(wanted, got):
-            raise GoldenError(f"{draft.id}: the reference says {answer}, the graph says {got}")
+    if model.exact and not _agree(wanted, got):
+        raise GoldenError(f"{draft.id}: the reference says {answer}, the graph says {got}")
     return samples.tolist()
 
 

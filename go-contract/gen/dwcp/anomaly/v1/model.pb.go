@@ -375,7 +375,7 @@ type Graph struct {
 	Available bool `protobuf:"varint,2,opt,name=available,proto3" json:"available,omitempty"`
 	// Why there is no graph, empty when there is one.
 	UnavailableReason string `protobuf:"bytes,3,opt,name=unavailable_reason,json=unavailableReason,proto3" json:"unavailable_reason,omitempty"`
-	// Node list and names that readers rely on: `forest.v1`, `lstm.v1`, `lstm.float32.v1`, `dense.v1`, `neighbors.v1`, `svm.v1`, `classifier.v1` (rule G2).
+	// Node list and names that readers rely on: `forest.v1`, `lstm.v1`, `lstm.float32.v1`, `dense.v1`, `neighbors.v1`, `svm.v1`, `classifier.v1` (rule G2), `ensemble.v1` (rule EN7).
 	Layout string `protobuf:"bytes,4,opt,name=layout,proto3" json:"layout,omitempty"`
 	// Operator type to count, asserted at export and at every load (rule G2).
 	OperatorCounts map[string]uint32 `protobuf:"bytes,5,rep,name=operator_counts,json=operatorCounts,proto3" json:"operator_counts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
@@ -1485,7 +1485,7 @@ type ModelEntry struct {
 	Metadata string `protobuf:"bytes,2,opt,name=metadata,proto3" json:"metadata,omitempty"`
 	// File name of its ONNX graph; empty when there is none.
 	Graph string `protobuf:"bytes,3,opt,name=graph,proto3" json:"graph,omitempty"`
-	// File name of its GoldenFile; empty when there is no graph.
+	// File name of its GoldenFile; empty when it cannot be scored.
 	Golden        string `protobuf:"bytes,4,opt,name=golden,proto3" json:"golden,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

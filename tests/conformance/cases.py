@@ -13,8 +13,14 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Samples = Floats | list[list[float]]
 
-DETECTORS = ("isolation_forest", "lstm_autoencoder", "dense_autoencoder", "local_outlier_factor", "one_class_svm")
+DETECTORS = (
+    "isolation_forest", "lstm_autoencoder", "dense_autoencoder", "local_outlier_factor", "one_class_svm",
+    "lstm_classifier", "ensemble",
+)  # fmt: skip
 """Detectors of the contract in the order of its enum, written out here: the judge does not ask the judged."""
+
+ENSEMBLE = "ensemble"
+"""The detector that has no graph (EN7)."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import yaml
 
 from dwcp.anomaly.v1 import model_pb2
+from dwcp_sidecar.audit import ensemble
 from dwcp_sidecar.audit.registry import LAYOUTS, PARAMETERS
 from dwcp_training import publish
 from dwcp_training.cli import train_app
@@ -15,6 +16,7 @@ from dwcp_training.golden import drafts
 from dwcp_training.profiles.models import Detectors
 from dwcp_training.run import SYNTHETIC
 from tests.conformance.cases import DETECTORS as JUDGED
+from tests.conformance.cases import ENSEMBLE
 from tests.conformance.go_program import GO_FOLDER, ROOT
 from tests.conformance.reference import REFERENCES
 from tests.conformance.sets import HOME, METADATA, detectors_of
@@ -45,6 +47,8 @@ def contract(name: str) -> str:
 
 def contract_layout(name: str) -> str:
     """Each of its layouts is described in G2."""
+    if name == ENSEMBLE:  # no graph, so no layout of one: a rule of its own says so
+        return "" if f"`{ensemble.LAYOUT}`" in CONTRACT else f"EN7 of proto/CONTRACT.md does not name {ensemble.LAYOUT}"
     described = set(re.findall(r"^  - `([a-z0-9.]+)`:", CONTRACT, re.MULTILINE))
     own = {layout for layout, entry in LAYOUTS.items() if entry.detector == name}
     if own and own <= described:
@@ -56,7 +60,7 @@ def python_audit(name: str) -> str:
     """Parameters and at least one layout in the Python audit."""
     if name not in PARAMETERS:
         return "no line in PARAMETERS of dwcp_sidecar/audit/registry.py"
-    if name not in {layout.detector for layout in LAYOUTS.values()}:
+    if name != ENSEMBLE and name not in {layout.detector for layout in LAYOUTS.values()}:
         return "no layout in LAYOUTS of dwcp_sidecar/audit/registry.py"
     return ""
 
@@ -70,6 +74,10 @@ def go_scorer(name: str) -> str:
     listed = re.search(r"func Detectors\(\) \[\]Detector \{(.*?)\}\n", source, re.DOTALL)
     if listed is None or not re.search(rf"\b{constant[1]}\b", listed[1]):
         return f"{constant[1]} is not in Detectors() of go-contract/detector.go"
+    if name == ENSEMBLE:
+        stated = re.search(r'^const ensembleLayout = "([\w.]+)"$', source, re.MULTILINE)
+        same = stated is not None and stated[1] == ensemble.LAYOUT
+        return "" if same else f"go-contract/detector.go has no ensembleLayout of {ensemble.LAYOUT!r}"
     entries = re.findall(rf'"([\w.]+)":\s*\{{{constant[1]}, "(\w+)", (true|false), \w+\}}', source)
     go = {layout: (precision, exact == "true") for layout, precision, exact in entries}
     python = {layout: (entry.precision, entry.exact) for layout, entry in LAYOUTS.items() if entry.detector == name}
@@ -112,6 +120,8 @@ def synthetic_data(name: str) -> str:
 
 def byproducts(name: str) -> str:
     """By-products, so that publishing another detector keeps them."""
+    if name == ENSEMBLE:  # its members have them
+        return "an ensemble has no by-products" if publish.BYPRODUCTS.get(name) else ""
     return "" if publish.BYPRODUCTS.get(name) else "no line in BYPRODUCTS of dwcp_training/publish.py"
 
 

@@ -2,8 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
-from tests.conformance.cases import DETECTORS
+from tests.conformance.cases import DETECTORS, ENSEMBLE
 from tests.conformance.go_program import ROOT
 
 REFERENCE_SET = ROOT / "models" / "reference" / "v1"
@@ -12,14 +13,19 @@ REFERENCE_SET = ROOT / "models" / "reference" / "v1"
 MORE_SET = ROOT / "models" / "reference" / "more-v1"
 """Dense autoencoder, local outlier factor and one-class SVM, frozen."""
 
+ENSEMBLE_SET = ROOT / "models" / "reference" / "ensemble-v1"
+"""LSTM classifier, two other members and an ensemble of the three, frozen."""
+
 HOME = {
     "isolation_forest": REFERENCE_SET,
     "lstm_autoencoder": REFERENCE_SET,
     "dense_autoencoder": MORE_SET,
     "local_outlier_factor": MORE_SET,
     "one_class_svm": MORE_SET,
+    "lstm_classifier": ENSEMBLE_SET,
+    "ensemble": ENSEMBLE_SET,
 }
-"""Detector to the frozen set that has it."""
+"""Detector to the frozen set that it is judged on. Others may have it, too, as a member of an ensemble."""
 
 SETS = tuple(dict.fromkeys(HOME.values()))
 """The frozen sets."""
@@ -42,11 +48,16 @@ def detectors_of(models: Path) -> tuple[str, ...]:
     except OSError as error:
         raise ValueError(f"{models} is no model set: manifest.json: {error.strerror}") from None
     listed = {model["detector"].removeprefix("DETECTOR_").lower(): model["metadata"] for model in manifest["models"]}
-    found = tuple(name for name in DETECTORS if name in listed and _has_graph(models / listed[name]))
+    files = {name: json.loads((models / file).read_bytes()) for name, file in listed.items()}
+    found = tuple(name for name in DETECTORS if name in files and _can_be_scored(files[name], files))
     if not found:
         raise ValueError(f"{models} has no model that can be scored: there is nothing to judge")
     return found
 
 
-def _has_graph(metadata: Path) -> bool:
-    return bool(json.loads(metadata.read_bytes())["graph"].get("available"))
+def _can_be_scored(metadata: dict[str, Any], others: dict[str, dict[str, Any]]) -> bool:
+    """Whether a detector has a graph, or for an ensemble a member that has one (EN6)."""
+    if metadata["model_type"] != ENSEMBLE:
+        return bool(metadata["graph"].get("available"))
+    members = [member["detector"].removeprefix("DETECTOR_").lower() for member in metadata["ensemble"]["members"]]
+    return any(_can_be_scored(others[name], others) for name in members if name in others)

@@ -38,10 +38,11 @@ from google.protobuf.message import DecodeError, Message
 
 from dwcp.anomaly.v1 import golden_pb2, model_pb2, scoring_pb2
 from dwcp.oip.v2 import inference_pb2
-from tests.conformance.cases import DETECTORS
-from tests.conformance.sets import HOME, MORE_SET, REFERENCE_SET
+from tests.conformance.cases import DETECTORS, ENSEMBLE
+from tests.conformance.sets import ENSEMBLE_SET, HOME, MORE_SET, REFERENCE_SET
 
 ROOT = Path(__file__).resolve().parents[2]
+WITH_GRAPH = [name for name in DETECTORS if name != ENSEMBLE]
 ROW = [105.2, 10.5, 0.01, 1.2, 45.3, 58.7, 0.001]
 
 Target = Callable[[bytes], None]
@@ -56,6 +57,11 @@ def requests() -> tuple[Target, list[bytes]]:
 def sample_requests() -> tuple[Target, list[bytes]]:
     """Likewise of a server whose detectors score single samples."""
     return _requests(MORE_SET)
+
+
+def ensemble_requests() -> tuple[Target, list[bytes]]:
+    """Likewise of a server with an ensemble and its members."""
+    return _requests(ENSEMBLE_SET)
 
 
 def _requests(models: Path) -> tuple[Target, list[bytes]]:
@@ -147,7 +153,7 @@ def artifacts() -> tuple[Target, list[bytes]]:
         lambda data: audit.audit_metadata(protojson.parse(data, model_pb2.ModelMetadata(), "m.json"), "m.json"),
         lambda data: golden.audit_golden(protojson.parse(data, golden_pb2.GoldenFile(), "g"), "isolation_forest", "g"),
         lambda data: OnnxFile.parse(data, "forest.onnx"),
-        *map(_audited, DETECTORS),
+        *map(_audited, WITH_GRAPH),
         _manifest,
     ]
 
@@ -158,7 +164,7 @@ def artifacts() -> tuple[Target, list[bytes]]:
 
     manifest = (REFERENCE_SET / "manifest.json").read_bytes()
     small = b'{"schema_version": 1, "models": [], "files": [{"path": "a", "size": "1", "sha256": "00"}]}'
-    graphs = [(HOME[name] / f"{name}.onnx").read_bytes() for name in DETECTORS]
+    graphs = [(HOME[name] / f"{name}.onnx").read_bytes() for name in WITH_GRAPH]
     metadata = b'{"schema_version": 1, "model_type": "isolation_forest", "threshold": 0.5, "feature_names": ["a"]}'
     seeds = [manifest, metadata, b'{"schema_version": 1, "cases": [{"id": "a"}]}', graphs[0][:2000], *graphs, small]
     return read, [bytes([index]) + seed for index, seed in enumerate(seeds)]
@@ -176,7 +182,9 @@ def _manifest(data: bytes) -> object:
         return ModelSet.open(folder)
 
 
-TARGETS: SimpleNamespace = SimpleNamespace(requests=requests, sample_requests=sample_requests, artifacts=artifacts)
+TARGETS: SimpleNamespace = SimpleNamespace(
+    requests=requests, sample_requests=sample_requests, ensemble_requests=ensemble_requests, artifacts=artifacts
+)
 
 
 def main() -> None:

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.conformance.cases import DETECTORS
+from tests.conformance.cases import DETECTORS, ENSEMBLE
 from tests.mutation.set_copy import METADATA, SetCopy
 
 GOLDEN = {detector: f"{detector}.golden.json" for detector in DETECTORS}
-GRAPH = {detector: f"{detector}.onnx" for detector in DETECTORS}
+GRAPH = {detector: f"{detector}.onnx" for detector in DETECTORS if detector != ENSEMBLE}
 
 Refusals = tuple[tuple[str, str], ...]
 

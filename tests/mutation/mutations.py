@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
-from tests.conformance.cases import DETECTORS
-from tests.mutation import dense, neighbors, scorers, svm
+from tests.conformance.cases import DETECTORS, ENSEMBLE
+from tests.mutation import classifier, dense, ensemble, neighbors, scorers, svm
 from tests.mutation.mutation import GOLDEN, GRAPH, Mutation, audited, contradiction, found
 from tests.mutation.scorers import FOREST, LSTM, in_graph
 from tests.mutation.set_copy import MANIFEST, METADATA, SetCopy
@@ -61,20 +61,23 @@ def _json(
 
 def _metadata() -> Iterator[Mutation]:
     for detector, file in METADATA.items():
+        wrong = {FOREST: contradiction, ENSEMBLE: found}.get(detector, audited)
         yield _json(f"metadata/{detector}/threshold", detector, file,
-                    lambda d: d.update(threshold=scorers.next_midpoint(d["threshold"])),
-                    *(contradiction(FOREST) if detector == FOREST else audited(detector)))  # fmt: skip
+                    lambda d: d.update(threshold=scorers.next_midpoint(d["threshold"])), *wrong(detector))  # fmt: skip
         yield _json(f"metadata/{detector}/threshold_no_midpoint", detector, file,
                     lambda d: d.update(threshold=d["threshold"] * (1 + 1e-9)), ("METADATA_INVALID", file))  # fmt: skip
-        yield _json(f"metadata/{detector}/means", detector, file, _swap_json_means, ("GRAPH_INVALID", GRAPH[detector]))
         yield _json(f"metadata/{detector}/names", detector, file, _swap_names, ("METADATA_INVALID", file))
-        yield _json(
-            f"metadata/{detector}/names_and_schema", detector, file, _swap_schema, ("GRAPH_INVALID", GRAPH[detector])
-        )
-        yield Mutation(f"metadata/{detector}/names_everywhere", detector, _swap_everywhere(detector), found(detector))
+        by_graph = contradiction if detector == ENSEMBLE else audited  # its members have other names then (EN1)
+        yield _json(f"metadata/{detector}/names_and_schema", detector, file, _swap_schema, *by_graph(detector))
         yield _json(
             f"metadata/{detector}/no_class", detector, file, lambda d: d.pop("parity_class"), ("METADATA_INVALID", file)
         )
+    for detector in GRAPH:
+        file = METADATA[detector]
+        yield _json(f"metadata/{detector}/means", detector, file, _swap_json_means, *audited(detector))
+        # A member whose features are others than those of its ensemble does not even get to its golden vectors (EN1).
+        wrong = contradiction(ENSEMBLE) if detector == classifier.CLASSIFIER else found(detector)
+        yield Mutation(f"metadata/{detector}/names_everywhere", detector, _swap_everywhere(detector), wrong)
     yield _json("metadata/contradiction", FOREST, METADATA[FOREST], lambda d: d.update(n_features=6),
                 ("METADATA_INVALID", METADATA[FOREST]))  # fmt: skip
 
@@ -172,7 +175,7 @@ def _files() -> Iterator[Mutation]:
 
     yield Mutation(f"truncated/{MANIFEST}", FOREST, halve(MANIFEST, redigest=False), (("METADATA_INVALID", MANIFEST),))
     for detector in DETECTORS:
-        for file in (METADATA[detector], GRAPH[detector], GOLDEN[detector]):
+        for file in filter(None, (METADATA[detector], GRAPH.get(detector), GOLDEN[detector])):
             code = "GRAPH_INVALID" if file.endswith(".onnx") else "METADATA_INVALID"
             yield Mutation(f"truncated/{file}", detector, halve(file, redigest=False), (("DIGEST_MISMATCH", file),))
             yield Mutation(f"truncated_and_digested/{file}", detector, halve(file, redigest=True), ((code, file),))
@@ -201,8 +204,9 @@ BYPRODUCTS = {
     "dense_autoencoder": "dense_autoencoder.keras",
     "local_outlier_factor": "local_outlier_factor.pkl",
     "one_class_svm": "one_class_svm_scaler.pkl",
+    "lstm_classifier": "lstm_classifier.keras",
 }
-"""A by-product of each detector: never opened, and refused when its digest is wrong (A5)."""
+"""A by-product of each detector that has any: never opened, and refused when its digest is wrong (A5)."""
 
 MUTATIONS: list[Mutation] = [
     *_forest(),
@@ -210,6 +214,8 @@ MUTATIONS: list[Mutation] = [
     *dense.mutations(),
     *neighbors.mutations(),
     *svm.mutations(),
+    *classifier.mutations(),
+    *ensemble.mutations(),
     *_metadata(),
     *_golden(),
     *_files(),

@@ -262,13 +262,19 @@ def swap_in_scaler_everywhere(detector: str, part: str = "mean") -> Change:
 
 
 def another_reference_value(model: onnx.ModelProto) -> None:
-    """Explanations compare with another value (IF7, SV4); scores stay the same."""
+    """Explanations compare with another value (IF7, SV4, LC4); scores stay the same."""
     values = initializer(model, "reference_scaled")
     values[0] += 0.25
     set_initializer(model, "reference_scaled", values)
 
 
-def swap_gates(layer: str, first: str, second: str, parts: tuple[str, ...] = ("kernel", "recurrent", "bias")) -> Change:
+def swap_gates(
+    layer: str,
+    first: str,
+    second: str,
+    parts: tuple[str, ...] = ("kernel", "recurrent", "bias"),
+    detector: str = LSTM,
+) -> Change:
     """Two gate blocks of a layer change places (LA3)."""
 
     def change(model: onnx.ModelProto) -> None:
@@ -278,7 +284,7 @@ def swap_gates(layer: str, first: str, second: str, parts: tuple[str, ...] = ("k
             blocks[a], blocks[b] = blocks[b], blocks[a]
             set_initializer(model, f"{layer}.{part}", np.concatenate(blocks, axis=-1))
 
-    return in_graph(LSTM)(change)
+    return in_graph(detector)(change)
 
 
 def change_weight(name: str, by: float | None, detector: str = LSTM) -> Change:

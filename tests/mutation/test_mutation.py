@@ -11,15 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar import protojson
+from dwcp_sidecar.ensemble import Ensemble
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model import Explain, Model
 from dwcp_sidecar.model_set import ModelSet
-from tests.conformance.cases import DETECTORS
+from dwcp_sidecar.scorer import Scorer
+from tests.conformance.cases import DETECTORS, ENSEMBLE
 from tests.conformance.compare import compare, published
 from tests.conformance.go_program import GO_FOLDER, ROOT, contract_score
 from tests.conformance.golden_files import cases_of, read_golden, wanted_of
@@ -151,9 +154,18 @@ def refusals(request: pytest.FixtureRequest, mutated) -> Iterator[dict[tuple[str
         yield {(p["mutation"].name, p["opener"]): pool.submit(say, p["mutation"], p["opener"]) for p in wanted}
 
 
-@pytest.mark.timeout(600)  # the first one waits for all copies
-@pytest.mark.parametrize("opener", OPENERS)
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=names)
+def _asked() -> Iterator[Any]:
+    """Every mutation and opener. Those that open sets by the code of another are asked one mutation in eight by
+    `make test`, and all of them by `make test-slow`."""
+    for opener in OPENERS:
+        for number, mutation in enumerate(MUTATIONS):
+            often = opener in ("python-core", "go-native") or number % 8 == 0
+            marks = () if often else (pytest.mark.slow,)
+            yield pytest.param(mutation, opener, marks=marks, id=f"{mutation.name}-{opener}")
+
+
+@pytest.mark.timeout(900)  # the first one waits for all copies
+@pytest.mark.parametrize(("mutation", "opener"), _asked())
 def test_refused(mutation: Mutation, opener: str, refusals):
     said = refusals[mutation.name, opener].result()
     assert any(code in said and file in said for code, file in mutation.refusals), f"{said}\nwanted {mutation.refusals}"
@@ -181,12 +193,20 @@ def confirmed(references: dict[str, Reference]) -> dict[str, Wanted]:
     return {detector: references[detector].answer(cases_of(file, "own")) for detector, file in files.items()}
 
 
+def unaudited(models: Path, detector: str) -> Scorer:
+    """The model of a detector, whatever is wrong with it."""
+    metadata = protojson.parse((models / METADATA[detector]).read_bytes(), model_pb2.ModelMetadata(), "metadata")
+    if detector != ENSEMBLE:
+        return Model(metadata, (models / f"{detector}.onnx").read_bytes())
+    members = [name for name in detectors_of(models) if name != ENSEMBLE]
+    return Ensemble(metadata, {name: unaudited(models, name) for name in members})
+
+
 @pytest.mark.parametrize("mutation", SCORING, ids=names)
 def test_mutated_graph_disagrees_with_the_reference(mutation: Mutation, mutated, confirmed):
-    """Without audits and stored answers: the graph alone, run on the inputs of the golden vectors."""
-    copy, detector = mutated(mutation), mutation.detector
-    metadata = protojson.parse((copy.path / METADATA[detector]).read_bytes(), model_pb2.ModelMetadata(), "metadata")
-    model = Model(metadata, (copy.path / f"{detector}.onnx").read_bytes())
+    """Without audits and stored answers: the graph, or the ensemble, alone, run on the inputs of the golden vectors."""
+    detector = mutation.detector
+    model = unaudited(mutated(mutation).path, detector)
     cases = read_golden(HOME[detector] / f"{detector}.golden.json").cases
     wanted = confirmed[detector].evaluation
     rows = confirmed[detector].scored

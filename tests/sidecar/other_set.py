@@ -15,12 +15,12 @@ def make_other(copy, number=1):
     Leaves of the forest and a bias of the autoencoder move a little; the golden vectors are computed anew. Each number
     gives another set.
     """
-    _edit_graph(copy.path / "isolation_forest.onnx", lambda tensors: _move(tensors["tree.leaf_weights"], number / 64))
-    _edit_graph(copy.path / "lstm_autoencoder.onnx", lambda tensors: _move(tensors["dense.bias"], number / 64))
+    edit_graph(copy.path / "isolation_forest.onnx", lambda tensors: move(tensors["tree.leaf_weights"], number / 64))
+    edit_graph(copy.path / "lstm_autoencoder.onnx", lambda tensors: move(tensors["dense.bias"], number / 64))
     copy.redigest()
     models = ModelSet.open(copy.path, self_test=False)
     for name, model in models.models.items():
-        copy.edit(f"{name}.golden.json", lambda golden, model=model: _compute(golden, model))
+        copy.edit(f"{name}.golden.json", lambda golden, model=model: compute(golden, model))
     copy.redigest()
     return ModelSet.open(copy.path).id
 
@@ -32,11 +32,13 @@ def small(copy):
     copy.redigest()
 
 
-def _move(tensor, by):
+def move(tensor, by):
+    """Adds a number to every value of a tensor."""
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + by, tensor.name))
 
 
-def _edit_graph(path, change):
+def edit_graph(path, change):
+    """Changes a graph in place: `change` gets its tensors by name, those of a forest's trees as `tree.<attribute>`."""
     graph = onnx.load(path)
     tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
     for node in graph.graph.node:
@@ -46,7 +48,8 @@ def _edit_graph(path, change):
     path.write_bytes(graph.SerializeToString())
 
 
-def _compute(golden, model):
+def compute(golden, model):
+    """Answers the cases of a golden file with a model."""
     for case in golden["cases"]:
         if "score" not in case:
             continue

@@ -115,6 +115,7 @@ def leave_out_cross_checks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("dwcp_training.detectors.lstm_autoencoder.cross_check_lstm", lambda *_, **__: {})
     patch.setattr("dwcp_training.detectors.local_outlier_factor.cross_check_neighbors", lambda *_: {})
     patch.setattr("dwcp_training.detectors.one_class_svm.cross_check_svm", lambda *_: {})
+    patch.setattr("dwcp_training.detectors.lstm_classifier.cross_check_classifier", lambda *_: {})
 
 
 @pytest.fixture

@@ -45,6 +45,9 @@ def invoke(*arguments: str | Path) -> Result:
         ),
         ((*SVM, "--help"), ["Example: dwcp train one-class-svm --data", "--nu", "<scale|auto|float>", "--exclude"]),
         (("evaluate", "--help"), ["Example: dwcp evaluate --models", "--labels", "--inject"]),
+        (("score", "--help"), ["Example: dwcp score --models", "--only-alarms", "--chunk-rows"]),
+        (("monitor", "--help"), ["dwcp monitor --models", "--follow", "FEATURE=PROMQL", "--forward", "[-]"]),
+        (("export", "--help"), ["Example: dwcp export --models", "--batch", "--precision"]),
     ],
 )
 def test_help_shows_examples(arguments: tuple[str, ...], words: list[str]) -> None:

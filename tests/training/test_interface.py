@@ -21,12 +21,16 @@ from dwcp_training.detectors import dense_network
 from dwcp_training.detectors.registry import DETECTORS
 from dwcp_training.interface import (
     BY_NAME,
+    SINGLE,
     AutoencoderDetector,
     Detector,
+    DetectorError,
+    EnsembleDetector,
     ExportFailedError,
     IsolationForestDetector,
     LocalOutlierFactorDetector,
     LSTMAutoencoderDetector,
+    LSTMDetector,
     NoThresholdError,
     NotTrainedError,
     OneClassSVMDetector,
@@ -53,6 +57,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "dense_autoencoder": {"encoder_units": [6], "bottleneck": 2, "epochs": 1},
     "local_outlier_factor": {"n_neighbors": 5},
     "one_class_svm": {"nu": 0.1},
+    "lstm_classifier": {"sequence_length": 4, "units": [3, 3, 2], "epochs": 1},
 }
 """Settings with which a detector trains in no time."""
 
@@ -181,10 +186,10 @@ def test_the_sequences_snippet() -> None:
 def trained(name: str) -> tuple[Detector, np.ndarray]:
     """A small detector and the rows that it was trained on."""
     rows = normal_rows(300)
-    return BY_NAME[name](**SMALL[name]).train_model(rows), rows
+    return SINGLE[name](**SMALL[name]).train_model(rows), rows
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", SINGLE)
 def test_scores_are_those_of_the_serving_core(name: str, instant: None, tmp_path: Path) -> None:
     detector, rows = trained(name)
     X = np.vstack([rows[:60], normal_rows(20, seed=1) + 30.0, np.full((4, WIDTH), 1e300)])
@@ -197,14 +202,14 @@ def test_scores_are_those_of_the_serving_core(name: str, instant: None, tmp_path
     assert np.array_equal(scores.view(np.uint32), verdicts.scores.view(np.uint32))
     assert np.array_equal(labels, verdicts.is_anomaly.astype(np.int64))
     assert detector.threshold == models.model(name).threshold
-    loaded = BY_NAME[name].load(tmp_path / "models")
+    loaded = SINGLE[name].load(tmp_path / "models")
     assert np.array_equal(loaded.predict(X)[0].view(np.uint32), scores.view(np.uint32))
     assert loaded.sequence_length == detector.sequence_length
     assert loaded.metadata.training.hyperparameters["seed" if name != "one_class_svm" else "nu"]
     assert len(models.golden[name].cases) > 50
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", SINGLE)
 def test_a_moved_threshold_is_in_everything_that_is_saved(name: str, instant: None, tmp_path: Path) -> None:
     detector, _ = trained(name)
     before = detector.threshold
@@ -339,7 +344,7 @@ def test_sequence_length_is_the_window_size() -> None:
 # --- refusals ---
 
 
-@pytest.mark.parametrize("kind", BY_NAME.values())
+@pytest.mark.parametrize("kind", SINGLE.values())
 def test_before_there_is_a_model(kind: type[Detector], tmp_path: Path) -> None:
     detector = kind()
     rows = normal_rows(10)

@@ -210,6 +210,7 @@ def test_threshold_from_a_percentile_of_held_out_normal_windows() -> None:
     assert "percentile 90 of the held-out normal windows" in fitted.facts["threshold"]
 
 
+@pytest.mark.slow  # trains twice in new processes
 def test_training_again_gives_the_same_bytes(tmp_path: Path) -> None:
     write_csv(labelled_series(900), tmp_path / "data.csv")
     intervals_of(labelled_series(900), tmp_path / "faults.csv")
@@ -403,6 +404,7 @@ def skab() -> Path:
     return folder
 
 
+@pytest.mark.slow  # half a minute of training
 def test_measured_faults_of_a_plant(skab: Path, tmp_path: Path, no_cross_check: None) -> None:
     """Trained on 12 experiments with a valve, published, and scored on 4 others: 35 % of their samples are faulty."""
     (tmp_path / "plant.yaml").write_text(PROFILE_OF_PLANT)

@@ -1,4 +1,4 @@
-"""P-values and levels from held-out normal scores (rules C1 to C4)."""
+"""P-values and levels from held-out normal scores (rules C1 to C4, EN5)."""
 
 import bisect
 
@@ -12,11 +12,13 @@ class Calibration:
 
     Args:
         scores: published scores of held-out normal data, ascending, float32 `[n]`.
+        critical: the score above which an alarm of an ensemble is CRITICAL (EN5); None for other detectors (C4).
     """
 
-    def __init__(self, scores: np.ndarray) -> None:
+    def __init__(self, scores: np.ndarray, critical: float | None = None) -> None:
         self._scores = np.asarray(scores, np.float32)
         self._sorted: list[float] = self._scores.tolist()
+        self._critical = critical
 
     def single(self, score: float, is_anomaly: bool) -> tuple[float, int]:
         """P-value and level of one score, as `grade` gives them: in plain numbers, ten times as fast."""
@@ -24,7 +26,8 @@ class Calibration:
         at_least = count - bisect.bisect_left(self._sorted, score)
         level = scoring_pb2.LEVEL_NORMAL
         if is_anomaly:
-            level = scoring_pb2.LEVEL_WARNING if at_least else scoring_pb2.LEVEL_CRITICAL
+            worst = not at_least if self._critical is None else score > self._critical
+            level = scoring_pb2.LEVEL_CRITICAL if worst else scoring_pb2.LEVEL_WARNING
         return (1 + at_least) / (count + 1), level
 
     def at_least(self, scores: np.ndarray) -> np.ndarray:
@@ -32,7 +35,7 @@ class Calibration:
         return len(self._scores) - np.searchsorted(self._scores, np.asarray(scores, np.float32), side="left")
 
     def grade(self, scores: np.ndarray, is_anomaly: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """P-value and level of each score (C2, C4).
+        """P-value and level of each score (C2, C4, EN5).
 
         Source: Vovk, Gammerman, Shafer: Algorithmic Learning in a Random World, 2005, chapter 2.
 
@@ -42,6 +45,7 @@ class Calibration:
         at_least = self.at_least(scores)
         levels = np.full(scores.shape, scoring_pb2.LEVEL_NORMAL)
         if is_anomaly.any():
-            alarmed = np.where(at_least == 0, scoring_pb2.LEVEL_CRITICAL, scoring_pb2.LEVEL_WARNING)
+            worst = at_least == 0 if self._critical is None else scores.astype(np.float64) > self._critical
+            alarmed = np.where(worst, scoring_pb2.LEVEL_CRITICAL, scoring_pb2.LEVEL_WARNING)
             levels = np.where(is_anomaly, alarmed, levels)
         return (1 + at_least) / (len(self._scores) + 1), levels

@@ -117,21 +117,32 @@ def _check(arguments: argparse.Namespace) -> int:
     from dwcp_sidecar.model_set import ModelSet
 
     models = ModelSet.open(arguments.models)  # runs every golden case: a set that opens has passed all of them
-    rows = [("detector", "parity", "golden cases", "threshold", "files")]
+    rows = [("detector", "parity", "golden cases", "threshold", "made of")]
     for name, metadata in models.metadata.items():
         if name not in models.models:
-            rows.append((name, "-", "-", repr(metadata.threshold), f"no graph: {metadata.graph.unavailable_reason}"))
+            rows.append((name, "-", "-", repr(metadata.threshold), f"cannot be scored: {models.why_not(name)}"))
             continue
         count = len(models.golden[name].cases)
         parity = "EXACT" if models.models[name].exact else "TOLERANCE"
-        size = (models.path / metadata.graph.file).stat().st_size
-        files = f"{metadata.graph.file} {size:,} bytes"
-        rows.append((name, parity, f"{count} of {count} passed", repr(metadata.threshold), files))
+        made_of = _members(models.models[name]) or _file(models.path / metadata.graph.file)
+        rows.append((name, parity, f"{count} of {count} passed", repr(metadata.threshold), made_of))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(f"\nmodel set {models.id}\nin {models.path}")
     return 0
+
+
+def _file(path: Path) -> str:
+    return f"{path.name} {path.stat().st_size:,} bytes"
+
+
+def _members(model: Any) -> str:
+    """The members of an ensemble with their weights, and why some are missing (EN6); empty for other models."""
+    return ", ".join(
+        f"{member.name} {member.weight:.4g}" + (f" (missing: {member.missing})" if member.missing else "")
+        for member in getattr(model, "members", [])
+    )
 
 
 def _health(arguments: argparse.Namespace) -> int:

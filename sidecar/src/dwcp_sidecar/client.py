@@ -14,7 +14,7 @@ from dwcp_sidecar.client_retries import RETRIES, Caller
 from dwcp_sidecar.client_stream import Result, Sample, Stream, StreamError
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.server.status import from_grpc
-from dwcp_sidecar.verdicts import Explain, Verdicts
+from dwcp_sidecar.verdicts import Explain, MemberVerdicts, Verdicts
 
 __all__ = ["Client", "Result", "Sample", "Stream", "StreamError", "TlsFiles", "verdicts_of_batch", "verdicts_of_score"]
 
@@ -242,11 +242,22 @@ def verdicts_of_score(response: scoring_pb2.ScoreResponse) -> Verdicts:
         expected=np.array([verdict.expected], np.float32),
         explained=np.array([len(verdict.contributions) > 0]),
         depth_sums=np.array([verdict.depth_sum]) if verdict.HasField("depth_sum") else None,
+        members=_members_of(verdict) if verdict.members else None,
     )
 
 
+def _members_of(verdict: scoring_pb2.Verdict) -> MemberVerdicts:
+    said = verdict.members
+    members = MemberVerdicts.without_answers([m.detector for m in said], [m.missing for m in said], count=1)
+    for k, member in enumerate(said):
+        if not member.missing:
+            members.weights[k] = member.weight
+            members.scores[k], members.normalized[k] = member.score, member.normalized
+    return members
+
+
 def verdicts_of_batch(response: scoring_pb2.ScoreBatchResponse) -> Verdicts:
-    """An answer of `Client.score_batch` with Explain.ALWAYS as Verdicts, to the same bits."""
+    """An answer of `Client.score_batch` with Explain.ALWAYS as Verdicts, to the same bits. It names no members."""
     count = len(response.scores)
     return Verdicts(
         scores=np.array(response.scores, np.float32),

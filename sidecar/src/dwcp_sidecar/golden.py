@@ -8,7 +8,8 @@ import numpy as np
 from dwcp.anomaly.v1 import golden_pb2
 from dwcp_sidecar.errors import ContractError, code_name
 from dwcp_sidecar.features import check_samples
-from dwcp_sidecar.model import Explain, Model, Verdicts
+from dwcp_sidecar.scorer import Scorer
+from dwcp_sidecar.verdicts import Explain, Verdicts
 
 Score = Callable[[Sequence[Sequence[float]]], Verdicts]
 
@@ -26,7 +27,7 @@ class Mismatch:
         return f"{self.case}: {self.field} wanted {self.wanted}, got {self.got}"
 
 
-def run_golden(file: golden_pb2.GoldenFile, model: Model, score: Score | None = None) -> list[Mismatch]:
+def run_golden(file: golden_pb2.GoldenFile, model: Scorer, score: Score | None = None) -> list[Mismatch]:
     """Runs every case and returns what differs.
 
     Args:
@@ -62,7 +63,7 @@ def audit_golden(file: golden_pb2.GoldenFile, model_type: str, name: str) -> Non
         require(case.WhichOneof("outcome") is not None, f"case {case.id} has no outcome")
 
 
-def require_golden(file: golden_pb2.GoldenFile, model: Model, name: str) -> None:
+def require_golden(file: golden_pb2.GoldenFile, model: Scorer, name: str) -> None:
     """Raises GOLDEN_MISMATCH naming file and first case when a case differs, or when there is none (V1)."""
     if not file.cases:
         raise ContractError("GOLDEN_MISMATCH", name, f"{name} has no cases. Publish the set again.")
@@ -76,7 +77,7 @@ def require_golden(file: golden_pb2.GoldenFile, model: Model, name: str) -> None
         )
 
 
-def _run_together(file: golden_pb2.GoldenFile, model: Model) -> list[Mismatch]:
+def _run_together(file: golden_pb2.GoldenFile, model: Scorer) -> list[Mismatch]:
     """Runs the cases that have a score as one batch, which takes a quarter of the time and gives the same bits (W4).
 
     What has an error runs alone, and so does the first case of each flag: by the way that a single request takes.
@@ -104,7 +105,7 @@ def _run_together(file: golden_pb2.GoldenFile, model: Model) -> list[Mismatch]:
     return [mismatch for _, mismatch in sorted(found.items()) if mismatch is not None]
 
 
-def _run_case(case: golden_pb2.GoldenCase, model: Model, score: Score) -> Mismatch | None:
+def _run_case(case: golden_pb2.GoldenCase, model: Scorer, score: Score) -> Mismatch | None:
     wants_error = case.WhichOneof("outcome") == "error"
     try:
         got = score(_samples(case))
@@ -121,7 +122,7 @@ def _run_case(case: golden_pb2.GoldenCase, model: Model, score: Score) -> Mismat
     return _compare(case, got, model, 0)
 
 
-def _compare(case: golden_pb2.GoldenCase, got: Verdicts, model: Model, row: int) -> Mismatch | None:
+def _compare(case: golden_pb2.GoldenCase, got: Verdicts, model: Scorer, row: int) -> Mismatch | None:
     """Compares a case with one row of the answers."""
     compare = _compare_exact if model.exact else _compare_tolerance
     difference = compare(case.score, got, model, row)
@@ -141,7 +142,7 @@ def _samples(case: golden_pb2.GoldenCase) -> list[list[float]]:
     return [list(sample.values) for sample in case.samples]
 
 
-def _compare_exact(wanted: golden_pb2.GoldenScore, got: Verdicts, _: Model, row: int) -> tuple[str, str, str] | None:
+def _compare_exact(wanted: golden_pb2.GoldenScore, got: Verdicts, _: Scorer, row: int) -> tuple[str, str, str] | None:
     bits = int(got.scores[row : row + 1].view(np.uint32)[0])
     if bits != wanted.score_bits:
         return "score_bits", f"{wanted.score_bits:#010x} ({wanted.score})", f"{bits:#010x} ({got.scores[row]})"
@@ -157,7 +158,7 @@ def _compare_exact(wanted: golden_pb2.GoldenScore, got: Verdicts, _: Model, row:
 
 
 def _compare_tolerance(
-    wanted: golden_pb2.GoldenScore, got: Verdicts, model: Model, row: int
+    wanted: golden_pb2.GoldenScore, got: Verdicts, model: Scorer, row: int
 ) -> tuple[str, str, str] | None:
     tolerance = model.metadata.tolerance
     score = float(got.scores[row])

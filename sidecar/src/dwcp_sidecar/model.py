@@ -1,17 +1,12 @@
 """One model of a set, executed by ONNX Runtime: scores single requests and batches to the same bits."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import onnxruntime as ort
 
 from dwcp.anomaly.v1 import model_pb2
-from dwcp_sidecar import detectors
-from dwcp_sidecar.calibration import Calibration
 from dwcp_sidecar.errors import ContractError
-from dwcp_sidecar.features import check_batch, check_samples
 from dwcp_sidecar.onnx_file import pruned
+from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.verdicts import Explain, Verdict, Verdicts
 
 __all__ = ["Explain", "Model", "Verdict", "Verdicts"]
@@ -23,6 +18,7 @@ _PIECE = {
     model_pb2.DETECTOR_DENSE_AUTOENCODER: 512,
     model_pb2.DETECTOR_LOCAL_OUTLIER_FACTOR: 64,
     model_pb2.DETECTOR_ONE_CLASS_SVM: 64,
+    model_pb2.DETECTOR_LSTM_CLASSIFIER: 64,
 }
 
 # Distances computed at once by a detector that compares every item with every stored row, so that they stay in the
@@ -30,7 +26,7 @@ _PIECE = {
 _DISTANCES = 1 << 16
 
 
-class Model:
+class Model(Scorer):
     """A detector with its graph, threshold and calibration.
 
     Built by `ModelSet`, which has audited the parts. Safe to call from several threads.
@@ -40,24 +36,12 @@ class Model:
         graph: bytes of its ONNX file.
         threads: ONNX Runtime threads; scores do not depend on it (P2).
 
-    Attributes:
-        windowed: whether an item is a window: the graph takes `[N, timesteps, features]`, else `[N, features]` (G1).
-        has_depth_sum: whether it is a forest, which gives depth sums and explains by occlusion (IF3, IF7).
-
     Raises:
         ContractError: GRAPH_INVALID when ONNX Runtime refuses the graph.
     """
 
     def __init__(self, metadata: model_pb2.ModelMetadata, graph: bytes, threads: int = 1) -> None:
-        self.metadata = metadata
-        self.name = metadata.model_type
-        self.detector = detectors.BY_NAME[metadata.model_type]
-        self.feature_names = list(metadata.feature_names)
-        self.timesteps = metadata.timesteps if metadata.HasField("timesteps") else 1
-        self.threshold = metadata.threshold
-        self.exact = metadata.parity_class == model_pb2.PARITY_CLASS_EXACT
-        self.calibration = Calibration(np.array(metadata.calibration.scores, np.float32))
-        self.windowed = metadata.HasField("timesteps")
+        super().__init__(metadata)
         self.has_depth_sum = self.detector == model_pb2.DETECTOR_ISOLATION_FOREST
         self._piece = _piece(metadata, self.detector)
         self._outputs = ["score", "is_anomaly"] + (["depth_sum"] if self.has_depth_sum else [])
@@ -66,35 +50,9 @@ class Model:
         # Explaining a forest's score takes longer than the score, so most calls go to a graph without it. The
         # explanation of the others falls out of their score.
         self._score_session = self._session
-        if self.has_depth_sum:
+        self.scores_apart = self.has_depth_sum
+        if self.scores_apart:
             self._score_session = _session(pruned(graph, self._outputs), threads, metadata.graph.file)
-
-    @property
-    def scores_apart(self) -> bool:
-        """Whether scores without explanation come from another graph than those with it."""
-        return self._score_session is not self._session
-
-    def score(self, samples: Sequence[Sequence[float]], explain: Explain = Explain.ALWAYS) -> Verdicts:
-        """Scores one request: the last sample (W1) or the last full window (W2).
-
-        Args:
-            samples: oldest first, raw values in schema order.
-
-        Returns:
-            Verdicts with `n = 1`.
-
-        Raises:
-            ContractError: the first fault in the order of E2.
-        """
-        return self.run(check_samples(samples, self.feature_names, self.timesteps)[np.newaxis], explain)
-
-    def verdict(self, samples: Sequence[Sequence[float]], explain: Explain = Explain.ALWAYS) -> Verdict:
-        """Scores one request as `score` does, to the same bits, without the arrays of a batch: for servers.
-
-        Raises:
-            ContractError: the first fault in the order of E2.
-        """
-        return self.verdict_of(check_samples(samples, self.feature_names, self.timesteps), explain)
 
     def verdict_of(self, window: np.ndarray, explain: Explain) -> Verdict:
         """Scores one checked item, float64 `[timesteps, features]`."""
@@ -109,18 +67,6 @@ class Model:
         p_value, level = self.calibration.single(score, is_anomaly)
         depth_sum = head[2].item() if self.has_depth_sum else None
         return Verdict(score, is_anomaly, p_value, level, contributions, expected, depth_sum)
-
-    def score_batch(self, rows: Any, explain: Explain = Explain.NEVER, *, series: bool = False) -> Verdicts:
-        """Scores many items, each to the same bits as `score` (W4).
-
-        Args:
-            rows: raw values `[n, features]` or `[items, timesteps, features]`.
-            series: the rows are one series, oldest first; every full window is an item.
-
-        Raises:
-            ContractError: the first fault in the order of E2.
-        """
-        return self.run(check_batch(rows, self.feature_names, self.timesteps, series=series), explain)
 
     def run(self, items: np.ndarray, explain: Explain) -> Verdicts:
         """Scores checked items, float64 `[n, timesteps, features]`."""

@@ -7,11 +7,13 @@ from types import MappingProxyType
 
 from dwcp.anomaly.v1 import golden_pb2, model_pb2
 from dwcp_sidecar import detectors, protojson
-from dwcp_sidecar.audit import audit_graph, audit_metadata, check_version
+from dwcp_sidecar.audit import audit_graph, audit_members, audit_metadata, check_version
+from dwcp_sidecar.ensemble import ABSENT, Ensemble
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.golden import audit_golden, require_golden
 from dwcp_sidecar.model import Model
 from dwcp_sidecar.onnx_file import OnnxFile
+from dwcp_sidecar.scorer import Scorer
 
 MANIFEST = "manifest.json"
 _AGAIN = "Publish the set again."
@@ -28,22 +30,22 @@ class ModelSet:
     Attributes:
         id: SHA-256 of the manifest (A1).
         path: the resolved folder.
-        models: detector name to model, those with a graph.
+        models: detector name to model, those that can be scored.
         metadata: detector name to metadata, all models of the set.
-        golden: detector name to golden vectors, those with a graph.
+        golden: detector name to golden vectors, those of `models`.
     """
 
     def __init__(
         self,
         id: str,
         path: Path,
-        models: dict[str, Model],
+        models: dict[str, Scorer],
         metadata: dict[str, model_pb2.ModelMetadata],
         golden: dict[str, golden_pb2.GoldenFile],
     ) -> None:
         self.id = id
         self.path = path
-        self.models: Mapping[str, Model] = MappingProxyType(models)
+        self.models: Mapping[str, Scorer] = MappingProxyType(models)
         self.metadata: Mapping[str, model_pb2.ModelMetadata] = MappingProxyType(metadata)
         self.golden: Mapping[str, golden_pb2.GoldenFile] = MappingProxyType(golden)
 
@@ -64,8 +66,9 @@ class ModelSet:
         raw = _read(folder, MANIFEST)
         manifest = protojson.parse(raw, model_pb2.Manifest(), MANIFEST)
         contents = _check_files(folder, manifest)
-        models, metadatas, goldens = {}, {}, {}
-        for entry in manifest.models:
+        models: dict[str, Scorer] = {}
+        metadatas, goldens = {}, {}
+        for entry in manifest.models:  # in the order of the enum: an ensemble comes after its members
             metadata = protojson.parse(contents[entry.metadata], model_pb2.ModelMetadata(), entry.metadata)
             audit_metadata(metadata, entry.metadata)
             if detectors.NAMES[entry.detector] != metadata.model_type or metadata.graph.file != entry.graph:
@@ -73,19 +76,27 @@ class ModelSet:
                     "METADATA_INVALID", entry.metadata, f"it and {MANIFEST} name different models or graphs. {_AGAIN}"
                 )
             metadatas[metadata.model_type] = metadata
-            if not metadata.graph.available:
+            if not entry.golden:
                 continue
-            audit_graph(metadata, OnnxFile.parse(contents[entry.graph], entry.graph))
-            model = Model(metadata, contents[entry.graph], threads)
+            model: Scorer | None
+            if entry.detector == model_pb2.DETECTOR_ENSEMBLE:
+                audit_members(metadata, metadatas, entry.metadata)
+                model = _joined(metadata, models, metadatas)
+            else:
+                audit_graph(metadata, OnnxFile.parse(contents[entry.graph], entry.graph))
+                model = Model(metadata, contents[entry.graph], threads)
             golden = protojson.parse(contents[entry.golden], golden_pb2.GoldenFile(), entry.golden)
             check_version(golden.schema_version, entry.golden)
-            audit_golden(golden, model.name, entry.golden)
-            if self_test:
-                require_golden(golden, model, entry.golden)
-            models[model.name], goldens[model.name] = model, golden
+            audit_golden(golden, metadata.model_type, entry.golden)
+            if model is not None:
+                models[model.name], goldens[model.name] = model, golden
+        if self_test:
+            files = {detectors.NAMES[entry.detector]: entry.golden for entry in manifest.models}
+            for name, model in models.items():
+                require_golden(goldens[name], model, files[name])
         return cls(hashlib.sha256(raw).hexdigest(), folder, models, metadatas, goldens)
 
-    def model(self, name: str) -> Model:
+    def model(self, name: str) -> Scorer:
         """The model of a detector.
 
         Raises:
@@ -97,12 +108,39 @@ class ModelSet:
             raise ContractError(
                 "UNKNOWN_DETECTOR", "detector", f"{name!r} is no detector; there are {', '.join(detectors.BY_NAME)}"
             )
-        reason = self.metadata[name].graph.unavailable_reason if name in self.metadata else "it was not trained"
         raise ContractError(
             "DETECTOR_UNAVAILABLE",
             "detector",
-            f"{name} cannot be scored with this model set ({reason}); it has {', '.join(self.models) or 'none'}",
+            f"{name} cannot be scored with this model set ({self.why_not(name)}); "
+            f"it has {', '.join(self.models) or 'none'}",
         )
+
+    def why_not(self, name: str) -> str:
+        """Why a detector that is not among `models` cannot be scored."""
+        return _why_not(name, self.metadata)
+
+
+def _joined(
+    metadata: model_pb2.ModelMetadata,
+    models: Mapping[str, Scorer],
+    metadatas: Mapping[str, model_pb2.ModelMetadata],
+) -> Ensemble | None:
+    """The ensemble of the models opened so far, or None when it has none of its members (EN6)."""
+    names = [detectors.NAMES[member.detector] for member in metadata.ensemble.members]
+    reasons = {name: _why_not(name, metadatas) for name in names if name not in models}
+    return None if len(reasons) == len(names) else Ensemble(metadata, models, reasons)
+
+
+def _why_not(name: str, metadatas: Mapping[str, model_pb2.ModelMetadata]) -> str:
+    """Why a detector cannot be scored with a set."""
+    if name not in metadatas:
+        return ABSENT
+    metadata = metadatas[name]
+    if metadata.HasField("ensemble"):
+        members = [detectors.NAMES[member.detector] for member in metadata.ensemble.members]
+        reasons = "; ".join(f"{member}: {_why_not(member, metadatas)}" for member in members)
+        return f"none of its members can be scored: {reasons}"
+    return metadata.graph.unavailable_reason
 
 
 def resolve(path: Path) -> Path:
@@ -183,13 +221,17 @@ def _check_files(folder: Path, manifest: model_pb2.Manifest) -> dict[str, bytes]
             contents[entry.path] = data
     if not manifest.models:
         raise ContractError("METADATA_INVALID", MANIFEST, f"{MANIFEST} names no models. Publish the set again.")
-    seen = set()
+    last = 0
     for model in manifest.models:
-        if model.detector not in detectors.NAMES or model.detector in seen:
-            what = f"detector {model.detector} is unknown or there twice"
+        if model.detector not in detectors.NAMES or model.detector <= last:
+            what = f"detector {model.detector} is unknown, there twice or out of order"
             raise ContractError("METADATA_INVALID", MANIFEST, f"{what}. {_AGAIN}")
-        seen.add(model.detector)
-        for name in [model.metadata] + ([model.graph, model.golden] if model.graph else []):
+        last = model.detector
+        alone = model.detector == model_pb2.DETECTOR_ENSEMBLE  # its golden vectors are run without a graph (EN7)
+        if bool(model.golden) != (bool(model.graph) or alone) or (alone and model.graph):
+            what = f"{detectors.NAMES[model.detector]} has a graph without golden vectors, or the reverse"
+            raise ContractError("METADATA_INVALID", MANIFEST, f"{what}. {_AGAIN}")
+        for name in [model.metadata, *filter(None, (model.graph, model.golden))]:
             if name not in contents:
                 what = f"it does not list {name!r} as a SERVING file"
                 raise ContractError("METADATA_INVALID", MANIFEST, f"{what}. {_AGAIN}")

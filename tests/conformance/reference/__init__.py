@@ -5,23 +5,14 @@ No exported graph computes anything here. Pickles are read: this is a test, not 
 
 from pathlib import Path
 
+from tests.conformance.cases import ENSEMBLE
 from tests.conformance.reference.base import MissingByproductError, Reference, Wanted, joined_evaluation
-from tests.conformance.reference.dense import DenseOracle
-from tests.conformance.reference.forest import ForestOracle
-from tests.conformance.reference.lstm import LstmOracle
-from tests.conformance.reference.neighbors import NeighborsOracle
-from tests.conformance.reference.svm import SvmOracle
+from tests.conformance.reference.ensemble import MEMBERS, EnsembleOracle
 from tests.conformance.sets import detectors_of
 
 __all__ = ["REFERENCES", "MissingByproductError", "Reference", "Wanted", "joined_evaluation", "references_of"]
 
-REFERENCES: dict[str, type[Reference]] = {
-    "isolation_forest": ForestOracle,
-    "lstm_autoencoder": LstmOracle,
-    "dense_autoencoder": DenseOracle,
-    "local_outlier_factor": NeighborsOracle,
-    "one_class_svm": SvmOracle,
-}
+REFERENCES: dict[str, type[Reference]] = {**MEMBERS, ENSEMBLE: EnsembleOracle}
 """Detector to its reference."""
 
 

@@ -9,7 +9,7 @@ from google.protobuf import json_format
 
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_training.detectors.base import Evaluation, Floats
-from tests.conformance.cases import DETECTORS, Case, is_plain, last_window
+from tests.conformance.cases import DETECTORS, Case, Samples, is_plain, last_window
 from tests.conformance.contract import Fault, fault_of, read_request
 from tests.conformance.inputs import Source, Special
 from tests.conformance.sets import METADATA, detectors_of
@@ -68,6 +68,16 @@ class Reference:
         """Evaluates finite raw items, float64 `[n, timesteps, features]`."""
         raise NotImplementedError
 
+    def unsure(self, items: Floats, within: float) -> np.ndarray:
+        """Whether the answer depends on a published number that is within a relative distance of the midpoint of two
+        float32 numbers, so that another implementation may have worked with its neighbour (P2); bool `[n]`.
+        """
+        return np.zeros(len(items), bool)
+
+    def items_of(self, cases: Sequence[Case]) -> Floats:
+        """What is scored of cases that cannot be refused, float64 `[n, timesteps, features]`."""
+        return np.stack([last_window(_samples_of(case), self.timesteps) for case in cases])
+
     def source(self) -> Source:
         """What inputs for this detector are made from."""
         absent = tuple(name for name in DETECTORS if name not in self.served)
@@ -110,3 +120,11 @@ class Reference:
                 f"{self._folder / name}: {error.strerror}. The judge needs the by-products of training beside the set: "
                 "train it here, or name a folder that has them."
             ) from None
+
+
+def _samples_of(case: Case) -> Samples:
+    if case.raw is None and case.samples is not None:
+        return case.samples
+    request = read_request(case.line)
+    assert not isinstance(request, Fault), case.id
+    return request[1]

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from rich.table import Table
 
-from dwcp_sidecar.model import Explain, Model
 from dwcp_sidecar.model_set import ModelSet
-from dwcp_sidecar.verdicts import Verdicts
+from dwcp_sidecar.scorer import Scorer
+from dwcp_sidecar.verdicts import Explain, Verdicts
 from dwcp_training.console import RefusedError, UsageError, guarded, out
 from dwcp_training.export.run import cpu_session
 from dwcp_training.publish import PublishError, check_writable
@@ -87,7 +87,7 @@ def _narrow(tensor: onnx.TensorProto) -> None:
     tensor.CopyFrom(numpy_helper.from_array(np.asarray(values), tensor.name))
 
 
-def items_to_check(models: ModelSet, model: Model, seed: int = 0) -> tuple[NDArray[np.float64], int]:
+def items_to_check(models: ModelSet, model: Scorer, seed: int = 0) -> tuple[NDArray[np.float64], int]:
     """Raw items `[n, timesteps, features]`, and how many of them, the first ones, are those of the golden vectors; the
     others are made up around the training data."""
     scaler = model.metadata.scaler
@@ -105,7 +105,7 @@ def items_to_check(models: ModelSet, model: Model, seed: int = 0) -> tuple[NDArr
 
 
 def check_scores(
-    graph: onnx.ModelProto, model: Model, items: NDArray[np.float64], golden: int, batch: int | None
+    graph: onnx.ModelProto, model: Scorer, items: NDArray[np.float64], golden: int, batch: int | None
 ) -> str:
     """Scores items with a graph and with the set.
 
@@ -149,7 +149,7 @@ def _equal(got: list[np.ndarray], wanted: Verdicts) -> str:
     return f"{len(wanted.scores):,} items: scores, decisions, contributions and expected values equal in every bit"
 
 
-def _close(got: list[np.ndarray], wanted: Verdicts, golden: int, model: Model) -> str:
+def _close(got: list[np.ndarray], wanted: Verdicts, golden: int, model: Scorer) -> str:
     bound = FLOAT32_BOUND if model.exact else max(FLOAT32_BOUND, 2 * model.metadata.tolerance.relative_score)
     score = wanted.scores[golden:].astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from rich.table import Table
 
-from dwcp_sidecar.model import Model
 from dwcp_sidecar.model_set import ModelSet
+from dwcp_sidecar.scorer import Scorer
 from dwcp_training.console import UsageError, err, guarded, out, print_left_out, print_warning, progress_bar
 from dwcp_training.data.chunks import ChunkReader
 from dwcp_training.data.row_judge import Chunk
@@ -35,7 +35,7 @@ class Tally:
             self.levels[entry["values"]] = self.levels.get(entry["values"], 0) + entry["counts"]
 
 
-def chosen(models: ModelSet, names: Sequence[str]) -> list[Model]:
+def chosen(models: ModelSet, names: Sequence[str]) -> list[Scorer]:
     """The named models of a set, each once, or all that can be scored.
 
     Raises:
@@ -112,6 +112,9 @@ def run_score(
                 scorer.model.name, *(f"{n:,}" for n in counts), f"{scorer.model.threshold:.6g}", f"{scorer.waiting:,}"
             )
         console.print(found)
+        for scorer in scorers:
+            for name, why in scorer.missing.items():
+                print_warning(f"{scorer.model.name} was scored without {name}: {why}", console=console)
         if not detectors:
             for name in opened_set.metadata.keys() - opened_set.models.keys():
                 reason = opened_set.metadata[name].graph.unavailable_reason

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dwcp.anomaly.v1 import scoring_pb2
-from dwcp_sidecar.model import Model
+from dwcp_sidecar.scorer import Scorer
 from dwcp_training.console import UsageError
 from dwcp_training.data.row_judge import Chunk
 from dwcp_training.data.telemetry import rfc3339
@@ -55,7 +55,7 @@ def schema(*, times: bool, files: bool, parquet: bool) -> pa.Schema:
 
 
 def table(
-    chunk: Chunk, model: Model, columns: Sequence[int], scored: Scored, form: pa.Schema, *, only_alarms: bool
+    chunk: Chunk, model: Scorer, columns: Sequence[int], scored: Scored, form: pa.Schema, *, only_alarms: bool
 ) -> tuple[pa.Table, NDArray[np.intp]]:
     """The verdicts of a model on some rows of a chunk, and which rows they are of.
 

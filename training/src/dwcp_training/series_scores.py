@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dwcp_sidecar import detectors
 from dwcp_sidecar.limits import MAX_BATCH_BYTES, MAX_BATCH_ITEMS
-from dwcp_sidecar.model import Explain, Model
-from dwcp_sidecar.verdicts import Verdicts
+from dwcp_sidecar.scorer import Scorer
+from dwcp_sidecar.verdicts import Explain, Verdicts
 from dwcp_training.data.errors import DataError
 from dwcp_training.data.row_judge import Chunk, by_series
 from dwcp_training.profiles import Profile
@@ -41,13 +42,15 @@ class SeriesScorer:
         columns: of a chunk's values, one for each feature of the model.
         scored: number of rows that were scored.
         waiting: number of rows that were not, because too few of their series are before them.
+        missing: members of an ensemble that did not answer at some time, and why.
     """
 
-    def __init__(self, model: Model, features: Sequence[str]) -> None:
+    def __init__(self, model: Scorer, features: Sequence[str]) -> None:
         self.model = model
         self.columns = [list(features).index(name) for name in model.feature_names]
         self._before: dict[str, NDArray[np.float64]] = {}
         self.scored = self.waiting = 0
+        self.missing: dict[str, str] = {}
 
     def score(self, chunk: Chunk) -> Iterator[Scored]:
         """The verdicts on a chunk, in parts, explained where they alarm. Every part must be asked for."""
@@ -61,7 +64,11 @@ class SeriesScorer:
         for first in range(0, len(ends), at_once):
             part = slice(first, first + at_once)
             windows = rows[starts[part, np.newaxis] + np.arange(timesteps)]
-            yield Scored(ends[part], self.model.score_batch(windows, Explain.ALARMS))
+            verdicts = self.model.run(windows, Explain.ALARMS)  # the rows are checked
+            if verdicts.members is not None:
+                answers = zip(verdicts.members.detectors, verdicts.members.missing, strict=True)
+                self.missing.update({detectors.NAMES[number]: why for number, why in answers if why})
+            yield Scored(ends[part], verdicts)
 
     def _windows(
         self, values: NDArray[np.float64], chunk: Chunk
@@ -91,7 +98,7 @@ class SeriesScorer:
         return np.concatenate(parts), np.concatenate(starts)[order], last[order]
 
 
-def features_of(models: Sequence[Model], profile: Profile) -> list[str]:
+def features_of(models: Sequence[Scorer], profile: Profile) -> list[str]:
     """Names of the features that some models need, each once.
 
     Raises:

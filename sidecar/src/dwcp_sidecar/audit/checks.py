@@ -8,10 +8,11 @@ import numpy as np
 
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.limits import MAX_SAMPLES
 from dwcp_sidecar.onnx_file import OnnxFile
 
 MAX_UNITS = 4096
-"""Widest layer of an autoencoder."""
+"""Widest layer of a network."""
 
 Require = Callable[[bool, str], None]
 """Refuses the file when the condition does not hold; the text says what is wrong with it."""
@@ -32,10 +33,34 @@ def is_finite(values: Iterable[float]) -> bool:
     return all(map(math.isfinite, values))
 
 
+def is_midpoint(threshold: float) -> bool:
+    """Whether a number is the midpoint of two neighbouring positive float32 numbers (D2)."""
+    if not (math.isfinite(threshold) and 0 < threshold < float(np.finfo(np.float32).max)):
+        return False
+    near = np.float32(threshold)
+    below = near if float(near) <= threshold else np.nextafter(near, np.float32(0))
+    above = np.nextafter(below, np.float32(np.inf))
+    return (float(below) + float(above)) / 2 == threshold
+
+
 def check_units(field: str, units: Sequence[int], require: Require) -> None:
     """Demands layer widths of 1 to 4,096."""
     for i, width in enumerate(units):
         require(1 <= width <= MAX_UNITS, f"{field}[{i}] is {width}, not 1 to {MAX_UNITS}")
+
+
+def lstm_shapes(layer: str, width: int, units: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights of an LSTM layer in float64 (LA3)."""
+    return {
+        f"{layer}.kernel": (width, 4 * units),
+        f"{layer}.recurrent": (units, 4 * units),
+        f"{layer}.bias": (4 * units,),
+    }
+
+
+def check_timesteps(metadata: model_pb2.ModelMetadata, require: Require) -> None:
+    """Demands a window that a request can carry (W3)."""
+    require(0 < metadata.timesteps <= MAX_SAMPLES, f"timesteps is {metadata.timesteps}, not 1 to {MAX_SAMPLES} (W3)")
 
 
 def check_contamination(metadata: model_pb2.ModelMetadata, require: Require) -> None:

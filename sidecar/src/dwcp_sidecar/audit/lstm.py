@@ -3,8 +3,7 @@
 import numpy as np
 
 from dwcp.anomaly.v1 import model_pb2
-from dwcp_sidecar.audit.checks import GraphAudit, Require, check_units
-from dwcp_sidecar.limits import MAX_SAMPLES
+from dwcp_sidecar.audit.checks import GraphAudit, Require, check_timesteps, check_units, lstm_shapes
 
 LSTM_LAYERS = ("encoder_1", "encoder_2", "decoder_1", "decoder_2")
 """Layers of the LSTM autoencoder in the order of LA1."""
@@ -16,7 +15,7 @@ def check_parameters(metadata: model_pb2.ModelMetadata, require: Require) -> Non
     right = len(units) == len(LSTM_LAYERS) and units[1] == metadata.lstm.encoding_dim
     require(right, f"lstm.units are {units} with encoding_dim {metadata.lstm.encoding_dim}")
     check_units("lstm.units", units, require)
-    require(0 < metadata.timesteps <= MAX_SAMPLES, f"timesteps is {metadata.timesteps}, not 1 to {MAX_SAMPLES} (W3)")
+    check_timesteps(metadata, require)
 
 
 def audit(graph: GraphAudit) -> None:
@@ -28,11 +27,7 @@ def audit(graph: GraphAudit) -> None:
     width = metadata.n_features
     for layer, units in zip(LSTM_LAYERS, metadata.lstm.units, strict=True):
         if wide:
-            shapes |= {
-                f"{layer}.kernel": (width, 4 * units),
-                f"{layer}.recurrent": (units, 4 * units),
-                f"{layer}.bias": (4 * units,),
-            }
+            shapes |= lstm_shapes(layer, width, units)
         else:
             shapes |= {
                 f"{layer}.W": (1, 4 * units, width),

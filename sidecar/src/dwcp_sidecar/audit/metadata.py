@@ -1,11 +1,10 @@
 """Checks metadata for completeness and contradictions (A3, A4, P4, D2)."""
 
-import math
-
 import numpy as np
 
 from dwcp.anomaly.v1 import model_pb2
-from dwcp_sidecar.audit.checks import Require, is_finite, requirement
+from dwcp_sidecar.audit import ensemble
+from dwcp_sidecar.audit.checks import Require, is_finite, is_midpoint, requirement
 from dwcp_sidecar.audit.registry import LAYOUTS, PARAMETERS
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.protojson import require_known_version
@@ -36,7 +35,11 @@ def audit_metadata(metadata: model_pb2.ModelMetadata, name: str) -> None:
     require(metadata.model_type in PARAMETERS, f"model_type {metadata.model_type!r} is no detector")
     _features(metadata, require)
     _decision(metadata, require)
-    _graph_entry(metadata, require)
+    if metadata.model_type == ensemble.NAME:
+        ensemble.check_nothing_of_its_own(metadata, require)
+    else:
+        _scaling(metadata, require)
+        _graph_entry(metadata, require)
     parameters = PARAMETERS[metadata.model_type]
     for field in _OF_ONE_DETECTOR:
         if metadata.HasField(field):
@@ -52,6 +55,10 @@ def _features(metadata: model_pb2.ModelMetadata, require: Require) -> None:
     require(width > 0 and len(features) == width, "n_features is not the number of features")
     require(list(metadata.feature_names) == features, "feature_names and feature_schema differ")
     require(len(set(features)) == width and all(features), "a feature name is empty or appears twice")
+
+
+def _scaling(metadata: model_pb2.ModelMetadata, require: Require) -> None:
+    width = metadata.n_features
     for field in ("mean", "scale"):
         values = getattr(metadata.scaler, field)
         require(len(values) == width and is_finite(values), f"scaler.{field} is not one number a feature")
@@ -76,6 +83,8 @@ def _decision(metadata: model_pb2.ModelMetadata, require: Require) -> None:
 def _graph_entry(metadata: model_pb2.ModelMetadata, require: Require) -> None:
     graph = metadata.graph
     require(graph.available == bool(graph.file), "graph.available contradicts graph.file")
+    why = graph.unavailable_reason
+    require(graph.available != bool(why), f"graph.available contradicts graph.unavailable_reason {why!r}")
     if not graph.available:
         return
     known = graph.layout in LAYOUTS and LAYOUTS[graph.layout].detector == metadata.model_type
@@ -91,13 +100,3 @@ def check_version(version: int, name: str) -> None:
     require_known_version(version, name)
     if version < 1:
         raise ContractError("METADATA_INVALID", name, f"{name} has no schema_version. Publish the set again.")
-
-
-def is_midpoint(threshold: float) -> bool:
-    """Whether a number is the midpoint of two neighbouring positive float32 numbers (D2)."""
-    if not (math.isfinite(threshold) and 0 < threshold < float(np.finfo(np.float32).max)):
-        return False
-    near = np.float32(threshold)
-    below = near if float(near) <= threshold else np.nextafter(near, np.float32(0))
-    above = np.nextafter(below, np.float32(np.inf))
-    return (float(below) + float(above)) / 2 == threshold

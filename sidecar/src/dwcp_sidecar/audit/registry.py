@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dwcp.anomaly.v1 import model_pb2
-from dwcp_sidecar.audit import dense, forest, lstm, neighbors, svm
+from dwcp_sidecar.audit import classifier, dense, ensemble, forest, lstm, neighbors, svm
 from dwcp_sidecar.audit.checks import GraphAudit, Require
 
 
@@ -46,6 +46,9 @@ PARAMETERS: dict[str, Parameters] = {
     "dense_autoencoder": Parameters(frozenset({"dense"}), dense.check_parameters),
     "local_outlier_factor": Parameters(frozenset({"neighbors", "contamination"}), neighbors.check_parameters),
     "one_class_svm": Parameters(frozenset({"svm"}), svm.check_parameters, frozenset({"contamination"})),
+    "lstm_classifier": Parameters(frozenset({"classifier", "timesteps"}), classifier.check_parameters),
+    # It has a window when one of its members has (EN6).
+    ensemble.NAME: Parameters(frozenset({"ensemble"}), ensemble.check_parameters, frozenset({"timesteps"})),
 }
 """Detector to the parameters of its metadata."""
 
@@ -56,5 +59,6 @@ LAYOUTS: dict[str, Layout] = {
     "dense.v1": Layout("dense_autoencoder", "float64", True, dense.audit),
     "neighbors.v1": Layout("local_outlier_factor", "float64", True, neighbors.audit),
     "svm.v1": Layout("one_class_svm", "float64", True, svm.audit),
+    "classifier.v1": Layout("lstm_classifier", "float64", True, classifier.audit),
 }
-"""Name to layout, those of G2."""
+"""Name to layout, those of G2. An ensemble has no graph (EN7)."""

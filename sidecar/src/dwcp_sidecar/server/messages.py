@@ -4,10 +4,10 @@ import numpy as np
 
 from dwcp.anomaly.v1 import scoring_pb2
 from dwcp_sidecar.errors import ContractError
-from dwcp_sidecar.model import Model
 from dwcp_sidecar.model_set import ModelSet
+from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.server.metrics import Metrics
-from dwcp_sidecar.verdicts import Explain, Verdict, Verdicts
+from dwcp_sidecar.verdicts import Explain, MemberVerdict, Verdict, Verdicts
 
 
 def check_id(models: ModelSet, wanted: str, field: str) -> None:
@@ -26,7 +26,7 @@ def explain_of(number: int, field: str = "explain") -> Explain:
     return Explain(number)
 
 
-def top_feature(model: Model, verdict: Verdict) -> str:
+def top_feature(model: Scorer, verdict: Verdict) -> str:
     """Name of the feature that contributes most; empty where nothing was explained or nothing contributes."""
     if not verdict.contributions:
         return ""
@@ -39,7 +39,7 @@ def level_name(level: int) -> str:
     return scoring_pb2.Level.Name(level).removeprefix("LEVEL_")
 
 
-def to_message(model: Model, verdict: Verdict) -> scoring_pb2.Verdict:
+def to_message(model: Scorer, verdict: Verdict) -> scoring_pb2.Verdict:
     """A verdict as its message."""
     return scoring_pb2.Verdict(
         score=verdict.score,
@@ -51,17 +51,28 @@ def to_message(model: Model, verdict: Verdict) -> scoring_pb2.Verdict:
         expected=verdict.expected,
         top_feature=top_feature(model, verdict),
         depth_sum=verdict.depth_sum,
+        members=[_member(said) for said in verdict.members] if verdict.members else None,
     )
 
 
-def count_one(metrics: Metrics, model: Model, verdict: Verdict) -> None:
+def _member(said: MemberVerdict) -> scoring_pb2.MemberVerdict:
+    return scoring_pb2.MemberVerdict(
+        detector=said.detector,  # type: ignore[arg-type]  # an enum is a number
+        weight=said.weight,
+        score=said.score,
+        normalized=said.normalized,
+        missing=said.missing,
+    )
+
+
+def count_one(metrics: Metrics, model: Scorer, verdict: Verdict) -> None:
     """Counts one score, and its alarm (M1)."""
     metrics.scored(model.name, 1)
     if verdict.is_anomaly:
         metrics.alarm(model.name, level_name(verdict.level), top_feature(model, verdict))
 
 
-def count_batch(metrics: Metrics, model: Model, verdicts: Verdicts) -> None:
+def count_batch(metrics: Metrics, model: Scorer, verdicts: Verdicts) -> None:
     """Counts the scores and alarms of a batch (M1)."""
     metrics.scored(model.name, len(verdicts.scores))
     alarms = np.flatnonzero(verdicts.is_anomaly)

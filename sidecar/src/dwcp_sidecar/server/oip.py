@@ -10,9 +10,9 @@ import numpy as np
 
 from dwcp.oip.v2 import inference_pb2 as oip
 from dwcp_sidecar.errors import ContractError
-from dwcp_sidecar.model import Model
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.protojson import SCHEMA_VERSION
+from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.server.calls import Method
 from dwcp_sidecar.server.messages import check_id, count_batch
 from dwcp_sidecar.server.metrics import Metrics, NoMetrics
@@ -42,7 +42,7 @@ class _Output(NamedTuple):
     """Datatype of the protocol, and the values in numpy's type of the same width."""
 
     datatype: str
-    values: Callable[[Model, Verdicts], np.ndarray]
+    values: Callable[[Scorer, Verdicts], np.ndarray]
     per_item: bool = True
     per_feature: bool = False
 
@@ -162,7 +162,7 @@ def _head(model: str, version: str, names: tuple[str, ...], count: int, width: i
     return head
 
 
-def _model(models: ModelSet, name: str, version: str) -> Model:
+def _model(models: ModelSet, name: str, version: str) -> Scorer:
     try:
         model = models.model(name[:64])
         check_id(models, version, "model_version")
@@ -172,16 +172,16 @@ def _model(models: ModelSet, name: str, version: str) -> Model:
     return model
 
 
-def _item_shape(model: Model) -> tuple[int, ...]:
+def _item_shape(model: Scorer) -> tuple[int, ...]:
     width = len(model.feature_names)
     return (model.timesteps, width) if model.windowed else (width,)
 
 
-def _names(model: Model) -> tuple[str, ...]:
+def _names(model: Scorer) -> tuple[str, ...]:
     return _ALL if model.has_depth_sum else _WITHOUT_DEPTH_SUM
 
 
-def _wanted(model: Model, request: oip.ModelInferRequest) -> tuple[str, ...]:
+def _wanted(model: Scorer, request: oip.ModelInferRequest) -> tuple[str, ...]:
     """Names of the outputs that are asked for, all where none is; the form of inputs is checked before (O4)."""
     inputs = [tensor.name[:64] for tensor in request.inputs]
     if inputs != [INPUT]:
@@ -197,7 +197,7 @@ def _wanted(model: Model, request: oip.ModelInferRequest) -> tuple[str, ...]:
     return wanted
 
 
-def _samples(model: Model, request: oip.ModelInferRequest) -> np.ndarray:
+def _samples(model: Scorer, request: oip.ModelInferRequest) -> np.ndarray:
     """float64 `[N, features]` or `[N, timesteps, features]`; raw bytes are not copied."""
     tensor = request.inputs[0]
     if tensor.datatype != "FP64":

@@ -8,8 +8,8 @@ import numpy as np
 from dwcp.anomaly.v1 import scoring_pb2
 from dwcp_sidecar import detectors
 from dwcp_sidecar.errors import ContractError
-from dwcp_sidecar.model import Model
 from dwcp_sidecar.model_set import ModelSet
+from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.server import wire
 from dwcp_sidecar.server.calls import Method, StatusError
 from dwcp_sidecar.server.live import Live
@@ -95,7 +95,7 @@ def operations(reload: Callable[[], tuple[str, bool]], *, allowed: bool) -> list
     return [Method("Reload", scoring_pb2.ReloadRequest, answer, counted=False)]
 
 
-def _model(models: ModelSet, request: scoring_pb2.ScoreRequest | scoring_pb2.ScoreBatchRequest) -> Model:
+def _model(models: ModelSet, request: scoring_pb2.ScoreRequest | scoring_pb2.ScoreBatchRequest) -> Scorer:
     model = models.model(detectors.NAMES.get(request.detector, f"detector {request.detector}"))
     check_id(models, request.model_set_id, "model_set_id")
     return model

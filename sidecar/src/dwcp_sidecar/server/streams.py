@@ -13,8 +13,8 @@ from dwcp.anomaly.v1 import errors_pb2, scoring_pb2
 from dwcp_sidecar import detectors
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.limits import MAX_SERIES_BYTES, MAX_STREAM_SAMPLES
-from dwcp_sidecar.model import Model
 from dwcp_sidecar.model_set import ModelSet
+from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.server.calls import StatusError
 from dwcp_sidecar.server.live import Live
 from dwcp_sidecar.server.messages import check_id, count_batch, count_one, explain_of, to_message
@@ -159,7 +159,7 @@ class _Session:
 class _Batch:
     """What one detector has to score of one request."""
 
-    def __init__(self, model: Model | None) -> None:
+    def __init__(self, model: Scorer | None) -> None:
         self._model = model
         self._items: list[np.ndarray] = []
 

@@ -133,7 +133,7 @@ def fit_ensemble(
         metadata.training.warnings.append(warning)
     progress(0, 3, "scales of the members")
     for member in members:
-        metadata.ensemble.members.append(_scale_of(member, weights[member.name]))
+        metadata.ensemble.members.append(scale_of(member, weights[member.name]))
 
     share = min([HELD_OUT, *(_held_out(member.model.metadata) for member in members)])
     metadata.training.warnings.extend(_strangers(members, telemetry))
@@ -264,7 +264,7 @@ def _metadata(telemetry: Telemetry, members: Sequence[Member], settings: Ensembl
     return metadata
 
 
-def _scale_of(member: Member, weight: float) -> model_pb2.EnsembleMember:
+def scale_of(member: Member, weight: float) -> model_pb2.EnsembleMember:
     """EN3: the median of the calibration becomes 0, the threshold 0.3."""
     metadata = member.model.metadata
     low = float(np.median(np.array(metadata.calibration.scores, np.float64)))

@@ -31,24 +31,29 @@ Sequences for a detector that looks at windows:
 
 from dwcp_training.interface.detector import Detector
 from dwcp_training.interface.detectors import (
-    BY_NAME,
+    SINGLE,
     AutoencoderDetector,
     IsolationForestDetector,
     LocalOutlierFactorDetector,
     LSTMAutoencoderDetector,
+    LSTMDetector,
     OneClassSVMDetector,
 )
+from dwcp_training.interface.ensemble import BY_NAME, EnsembleDetector
 from dwcp_training.interface.errors import DetectorError, ExportFailedError, NoThresholdError, NotTrainedError
 from dwcp_training.interface.sequences import create_sequences
 
 __all__ = [
     "BY_NAME",
+    "SINGLE",
     "AutoencoderDetector",
     "Detector",
     "DetectorError",
+    "EnsembleDetector",
     "ExportFailedError",
     "IsolationForestDetector",
     "LSTMAutoencoderDetector",
+    "LSTMDetector",
     "LocalOutlierFactorDetector",
     "NoThresholdError",
     "NotTrainedError",

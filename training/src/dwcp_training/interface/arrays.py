@@ -1,9 +1,10 @@
 """Arrays from people: checked, named, and made into telemetry."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
@@ -110,8 +111,66 @@ def schema_for(width: int, feature_names: Sequence[str] | None, profile: Profile
         ) from None
 
 
-def telemetry_of(rows: NDArray[np.float64], segments: Segments, schema: FeatureSchema, profile: Profile) -> Telemetry:
-    """Rows that are confirmed normal as training wants them, with the usual warnings about them."""
+def items_of(values: NDArray[np.float64], length: int) -> Iterator[NDArray[np.float64]]:
+    """What is scored, float64 `[n, length, features]`, in parts: sequences as they are, of rows every full sequence.
+
+    Raises:
+        DataError: fewer rows than a sequence has.
+    """
+    if values.ndim == 2:
+        if len(values) < length:
+            raise DataError("X", f"{len(values)} rows hold no sequence of {length}.", f"Give at least {length} rows.")
+        values = sliding_window_view(values, length, axis=0).transpose(0, 2, 1)
+    for start in range(0, len(values), _ITEMS_AT_ONCE):
+        yield np.ascontiguousarray(values[start : start + _ITEMS_AT_ONCE])
+
+
+def labels_for(y: ArrayLike | None, argument: str, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """`y` as bool `[n]`, one label for each row or sequence of `values`: 1 for an anomaly, 0 for normal.
+
+    Raises:
+        DataError: there are none, more or fewer than items, others than 0 and 1, or all are of one class.
+    """
+    if y is None:
+        raise DataError(
+            argument,
+            "this detector learns from labels, and none are given.",
+            "Give one label for each item, 1 for an anomaly and 0 for normal: train_model(X_seq, y_seq).",
+            code=DataErrorCode.NO_LABELS,
+        )
+    labels = np.asarray(y)
+    what = "rows" if values.ndim == 2 else "sequences"
+    if labels.shape != (len(values),):
+        raise DataError(
+            argument,
+            f"labels of shape {list(labels.shape)} for {len(values):,} {what}.",
+            f"Give one label for each of the {what}; create_sequences(X, y) gives both.",
+        )
+    known = np.isin(labels, (0, 1)) if labels.dtype.kind in "biuf" else np.zeros(len(labels), bool)
+    if not known.all():
+        first = int(np.argmin(known))
+        raise DataError(
+            argument, f"label {first} is {labels[first]!s}.", "Give 1 (or True) for an anomaly and 0 for normal."
+        )
+    anomalous = labels.astype(bool)
+    if anomalous.all() or not anomalous.any():
+        raise DataError(
+            argument,
+            f"all {len(labels):,} labels are {int(labels[0])}: a single class. A classifier learns from both.",
+            "Give data with normal operation and anomalies, or use a detector that learns from normal data alone.",
+            code=DataErrorCode.SINGLE_CLASS,
+        )
+    return anomalous
+
+
+def telemetry_of(
+    rows: NDArray[np.float64],
+    segments: Segments,
+    schema: FeatureSchema,
+    profile: Profile,
+    labels: NDArray[np.bool_] | None = None,
+) -> Telemetry:
+    """Rows as training wants them, with the usual warnings about them; without labels they are confirmed normal."""
     telemetry = Telemetry(
         schema=completed(schema, rows),
         values=rows + 0.0,  # no negative zeros (F5)
@@ -122,6 +181,7 @@ def telemetry_of(rows: NDArray[np.float64], segments: Segments, schema: FeatureS
         source="array",
         report=Report(rows_read=len(rows), rows_used=len(rows)),
         scaling=profile.scaling,
+        labels=labels,
     )
     warnings = warnings_about(telemetry, profile, longest_gap_seconds=0.0, asked_to_exclude=False)
     return replace(telemetry, report=replace(telemetry.report, warnings=warnings))

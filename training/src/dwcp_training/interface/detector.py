@@ -1,32 +1,28 @@
 """What every detector of the interface can do."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ValidationError
 
 from dwcp.anomaly.v1 import model_pb2
-from dwcp_sidecar import protojson
+from dwcp_sidecar import detectors, protojson
 from dwcp_sidecar.model import Explain, Model
 from dwcp_sidecar.model_set import MANIFEST, ModelSet
 from dwcp_training import pipeline
 from dwcp_training.calibrate import midpoint_threshold
 from dwcp_training.data.errors import DataError
-from dwcp_training.data.telemetry import Segments
+from dwcp_training.data.telemetry import Telemetry
 from dwcp_training.detectors.base import Fitted, Progress, silent
-from dwcp_training.interface.arrays import schema_for, table, telemetry_of
+from dwcp_training.interface.arrays import items_of, schema_for, table, telemetry_of
 from dwcp_training.interface.errors import ExportFailedError, NoThresholdError, NotTrainedError
-from dwcp_training.interface.sequences import as_series
+from dwcp_training.interface.sequences import as_series, labels_of_series
 from dwcp_training.profiles import load_profile
 from dwcp_training.profiles.errors import from_validation
 from dwcp_training.publish import Candidate, check_writable, publish
-
-_ITEMS_AT_ONCE = 4096
-"""Items cut out of a series at once."""
 
 
 class Detector:
@@ -60,6 +56,7 @@ class Detector:
         self._fitted: Fitted | None = None
         self._model: Model | None = None
         self._loaded: Candidate | None = None
+        self._telemetry: Telemetry | None = None
 
     # --- training ---
 
@@ -81,17 +78,25 @@ class Detector:
             ExportFailedError: the trained model could not be turned into a graph.
         """
         settings = self._with(self.settings, hyperparameters)
-        rows, segments = self._series(table(X_train, "X_train", self._length(settings)))
+        return self._train(table(X_train, "X_train", self._length(settings)), None, settings, progress)
+
+    def _train(
+        self, values: NDArray[np.float64], labels: NDArray[np.bool_] | None, settings: Any, progress: Progress
+    ) -> Self:
+        """Trains on a checked table; `labels`, where there are any, one for each row or sequence."""
+        rows, segments = as_series(values) if values.ndim == 3 else (values, ((0, len(values)),))
+        if labels is not None and values.ndim == 3:
+            labels = labels_of_series(labels, segments, values.shape[1])
         width = rows.shape[1]
         if self._input_dim not in (None, width):
             raise DataError(
                 "X_train", f"{width} columns; input_dim is {self._input_dim}.", "Make the two agree, or leave it out."
             )
         schema = schema_for(width, self._given_names, self._profile)
-        telemetry = telemetry_of(rows, segments, schema, self._profile)
+        telemetry = telemetry_of(rows, segments, schema, self._profile, labels)
         fitted = pipeline.fit(self.name, telemetry, settings, progress)
         self._model = _scoring(fitted, settings.seed)
-        self._fitted, self._loaded, self.settings = fitted, None, settings
+        self._fitted, self._loaded, self.settings, self._telemetry = fitted, None, settings, telemetry
         return self
 
     def compute_threshold(
@@ -113,25 +118,20 @@ class Detector:
             NoThresholdError: the model was loaded, and a published set is never changed.
             DataError: `X` cannot be scored, the arguments make no sense, or the scores give no threshold.
         """
-        self._require_model("compute_threshold")
-        if self._fitted is None:
-            raise NoThresholdError(
-                "compute_threshold",
-                f"this {type(self).__name__} was loaded, and a published model set is never changed (A2).",
-                "Train a detector with train_model(X), move its threshold, and save that.",
-            )
+        fitted = self._movable()
         wanted = self._percentile(percentile, contamination)
         scores = self.predict(X)[0].astype(np.float64)
         trained = float(np.percentile(scores, wanted))
         try:
-            threshold = midpoint_threshold(trained, scores)
+            threshold = self._threshold_at(trained, scores)
         except ValueError:
             raise DataError(
                 "X",
                 f"percentile {wanted:g} of the {len(scores):,} scores is {trained:g}, which is no threshold.",
-                "Use normal rows that differ from each other, or a higher percentile.",
+                "Use normal rows that differ from each other, or another percentile.",
             ) from None
-        self._move(self._fitted, threshold, wanted, len(scores))
+        self._note_percentile(fitted.metadata, wanted, len(scores))
+        self._move(fitted, threshold, f"percentile {wanted:g} of {len(scores):,} scores given to compute_threshold")
         return threshold
 
     @property
@@ -166,7 +166,7 @@ class Detector:
         """
         model = self._require_model("predict")
         values = table(X, "X", self.sequence_length, model.feature_names)
-        parts = [model.run(items, Explain.NEVER) for items in self._items(values)]
+        parts = [model.run(items, Explain.NEVER) for items in items_of(values, self.sequence_length or 1)]
         scores = np.concatenate([part.scores for part in parts])
         return scores, np.concatenate([part.is_anomaly for part in parts]).astype(np.int64)
 
@@ -189,13 +189,18 @@ class Detector:
         self._require_model("save")
         output = Path(folder)
         check_writable(output, "folder")
+        return publish(output, [self.candidate()])
+
+    def candidate(self) -> Candidate:
+        """What `save` publishes: cross-checked, with golden vectors. Raises as `save` does."""
+        self._require_model("save")
         candidate = self._loaded
         if self._fitted is not None:
             candidate, warning = pipeline.export(self.name, self._fitted, self.settings.seed)
             if warning:
                 raise ExportFailedError("save", warning, "Train it again; if that does not help, report it.")
         assert candidate is not None  # what has a model was trained or loaded
-        return publish(output, [candidate])
+        return candidate
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -204,10 +209,15 @@ class Detector:
         Raises:
             ContractError: it is no whole model set, or has no model of this detector.
         """
-        models = ModelSet.open(folder)
+        return cls.of_set(ModelSet.open(folder))
+
+    @classmethod
+    def of_set(cls, models: ModelSet) -> Self:
+        """The detector of an open set; raises as `load` does."""
         model = models.model(cls.name)
+        assert isinstance(model, Model)  # all but an ensemble have a graph
         detector = cls(feature_names=tuple(model.feature_names))
-        detector._model, detector._loaded = model, _candidate(models, cls.name)
+        detector._model, detector._loaded = model, candidate_of(models, cls.name)
         return detector
 
     # --- what it is ---
@@ -220,6 +230,16 @@ class Detector:
             NotTrainedError: there is no model yet.
         """
         return self._require_model("metadata").metadata
+
+    @property
+    def model(self) -> Model | None:
+        """What scores, the serving core; None before training."""
+        return self._model
+
+    @property
+    def telemetry(self) -> Telemetry | None:
+        """What it was trained on; None for a model that was loaded."""
+        return self._telemetry
 
     @property
     def facts(self) -> dict[str, str]:
@@ -254,34 +274,25 @@ class Detector:
             )
         return self._model
 
-    def _series(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], Segments]:
-        """Training rows and their unbroken stretches."""
-        return as_series(values) if values.ndim == 3 else (values, ((0, len(values)),))
-
-    def _items(self, values: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-        """What is scored, float64 `[n, timesteps, features]`, in parts."""
-        length = self.sequence_length or 1
-        if values.ndim == 2:
-            if len(values) < length:
-                raise DataError(
-                    "X", f"{len(values)} rows hold no sequence of {length}.", f"Give at least {length} rows."
-                )
-            values = sliding_window_view(values, length, axis=0).transpose(0, 2, 1)
-        for start in range(0, len(values), _ITEMS_AT_ONCE):
-            yield np.ascontiguousarray(values[start : start + _ITEMS_AT_ONCE])
+    def _movable(self) -> Fitted:
+        """What was fitted; raises as `compute_threshold` does where there is nothing whose threshold may move."""
+        self._require_model("compute_threshold")
+        if self._fitted is None:
+            raise NoThresholdError(
+                "compute_threshold",
+                f"this {type(self).__name__} was loaded, and a published model set is never changed (A2).",
+                "Train a detector with train_model(X), move its threshold, and save that.",
+            )
+        return self._fitted
 
     def _percentile(self, percentile: float | None, contamination: float | None) -> float:
-        if percentile is not None and contamination is not None:
-            raise DataError("contamination", "given together with percentile.", "Give one of the two.")
-        if contamination is not None:
-            if not 0 < contamination < 1:
-                raise DataError("contamination", f"{contamination} is no share.", "Give one between 0 and 1.")
-            return 100.0 * (1.0 - contamination)
-        if percentile is None:
-            percentile = self._trained_percentile()
-        if not 0 < percentile <= 100:
-            raise DataError("percentile", f"{percentile} is no percentile.", "Give one above 0, up to 100.")
-        return percentile
+        wanted = percentile_of(percentile, contamination)
+        return self._trained_percentile() if wanted is None else wanted
+
+    @staticmethod
+    def _threshold_at(trained: float, scores: NDArray[np.float64]) -> float:
+        """The midpoint nearest to a percentile of scores; raises ValueError where there is none."""
+        return midpoint_threshold(trained, scores)
 
     def _trained_percentile(self) -> float:
         """The percentile that training uses."""
@@ -292,17 +303,19 @@ class Detector:
             return 100.0 * (1.0 - contamination)
         raise DataError("percentile", f"{self.name} was trained without one.", "Give percentile or contamination.")
 
-    def _move(self, fitted: Fitted, threshold: float, percentile: float, count: int) -> None:
-        metadata = fitted.metadata
-        said = f"percentile {percentile:g} of {count:,} scores given to compute_threshold"
-        metadata.training.hyperparameters["threshold"] = said
-        fitted.facts["threshold"] = f"{threshold:.6f}: {said}"
+    def _note_percentile(self, metadata: model_pb2.ModelMetadata, percentile: float, count: int) -> None:
+        """Writes down the percentile of `count` scores where the metadata have a place for it."""
         if metadata.HasField("lstm"):
             metadata.lstm.threshold_percentile = percentile
         elif metadata.HasField("dense"):
             metadata.dense.threshold_percentile = percentile
         else:  # of 100 % below, less than one in all the scores and the next
             metadata.contamination = max(1.0 - percentile / 100.0, 1.0 / (count + 1))
+
+    def _move(self, fitted: Fitted, threshold: float, said: str) -> None:
+        """Makes all decide at another threshold; `said` is where it comes from."""
+        fitted.metadata.training.hyperparameters["threshold"] = said
+        fitted.facts["threshold"] = f"{threshold:.6f}: {said}"
         fitted.move_threshold(threshold)
         self._model = _scoring(fitted, self.settings.seed)
 
@@ -317,10 +330,23 @@ def _scoring(fitted: Fitted, seed: int) -> Model:
         ) from error
 
 
-def _candidate(models: ModelSet, name: str) -> Candidate:
+def percentile_of(percentile: float | None, contamination: float | None) -> float | None:
+    """The percentile that is asked for, in either way; None without any. Raises DataError for what makes no sense."""
+    if percentile is not None and contamination is not None:
+        raise DataError("contamination", "given together with percentile.", "Give one of the two.")
+    if contamination is not None:
+        if not 0 < contamination < 1:
+            raise DataError("contamination", f"{contamination} is no share.", "Give one between 0 and 1.")
+        return 100.0 * (1.0 - contamination)
+    if percentile is not None and not 0 < percentile <= 100:
+        raise DataError("percentile", f"{percentile} is no percentile.", "Give one above 0, up to 100.")
+    return percentile
+
+
+def candidate_of(models: ModelSet, name: str) -> Candidate:
     """A model of an open set, to be published as it is, without by-products."""
     manifest = protojson.parse((models.path / MANIFEST).read_bytes(), model_pb2.Manifest(), MANIFEST)
     metadata = models.metadata[name]
-    (file,) = (entry.metadata for entry in manifest.models if entry.graph == metadata.graph.file)
-    graph = (models.path / metadata.graph.file).read_bytes()
+    (file,) = (entry.metadata for entry in manifest.models if entry.detector == detectors.BY_NAME[name])
+    graph = (models.path / metadata.graph.file).read_bytes() if metadata.graph.available else None
     return Candidate(name, file, metadata, graph, models.golden[name], {})

@@ -87,3 +87,17 @@ def as_series(sequences: NDArray[np.float64]) -> tuple[NDArray[np.float64], Segm
         segments.append((first, first + len(stretch)))
         first += len(stretch)
     return np.concatenate(parts), tuple(segments)
+
+
+def labels_of_series(labels: NDArray[np.bool_], segments: Segments, length: int) -> NDArray[np.bool_]:
+    """Labels of the rows that `as_series` gives, bool `[rows]`, from those of the sequences, which their last rows have.
+
+    The rows before the last of a stretch's first sequence have no label of their own, and get that of the sequence.
+    """
+    parts, first = [], 0
+    for start, stop in segments:
+        count = stop - start - length + 1
+        own = labels[first : first + count]
+        parts.append(np.concatenate([np.repeat(own[:1], length - 1), own]))
+        first += count
+    return np.concatenate(parts)

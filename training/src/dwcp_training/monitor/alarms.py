@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dwcp.anomaly.v1 import scoring_pb2
-from dwcp_sidecar.model import Model
+from dwcp_sidecar.scorer import Scorer
 from dwcp_training.data.row_judge import Chunk
 from dwcp_training.data.telemetry import rfc3339
 from dwcp_training.series_scores import Scored
@@ -86,7 +86,7 @@ class Alarm:
         }
 
 
-def alarms_of(chunk: Chunk, model: Model, columns: Sequence[int], scored: Scored) -> Iterator[tuple[int, Alarm]]:
+def alarms_of(chunk: Chunk, model: Scorer, columns: Sequence[int], scored: Scored) -> Iterator[tuple[int, Alarm]]:
     """The alarms among the verdicts on some rows of a chunk, each with its row.
 
     Args:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dwcp_sidecar.model import Model
 from dwcp_sidecar.model_set import ModelSet
+from dwcp_sidecar.scorer import Scorer
 from dwcp_training.console import RefusedError, UsageError, err, guarded
 from dwcp_training.data.row_judge import Chunk
 from dwcp_training.monitor.alarms import Alarm, alarms_of
@@ -153,7 +153,7 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 def _watch(
     source: Source,
     stop: threading.Event,
-    models: Sequence[Model],
+    models: Sequence[Scorer],
     features: Sequence[str],
     model_set: str,
     receiver: str,
@@ -162,6 +162,7 @@ def _watch(
 ) -> None:
     """Scores, prints and forwards until the source ends, or it is to stop: not in the middle of a chunk."""
     scorers = [SeriesScorer(model, features) for model in models]
+    without: set[tuple[str, str]] = set()
     counts = dict.fromkeys((model.name for model in models), 0)
 
     def lost(alarm: Alarm, reason: str) -> None:
@@ -180,6 +181,11 @@ def _watch(
                 print(alarm.as_json() if as_json else alarm, flush=True)
                 if forwarder is not None:
                     forwarder.send(alarm)
+            for scorer in scorers:
+                for member, why in scorer.missing.items():
+                    if (scorer.model.name, member) not in without:
+                        without.add((scorer.model.name, member))
+                        err.print(f"{scorer.model.name} is scored without {member}: {why}", style="yellow")
             if stop.is_set():
                 break
     finally:

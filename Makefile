@@ -89,6 +89,7 @@ test-onnxruntime: $(VENV)/.ready ## Go tests with the ONNX Runtime backend (need
 parity: $(VENV)/.ready ## The full proof: every implementation on 100,000 inputs a detector, 20,000 of the newer ones
 	@$(PY) -m tests.conformance.judge --inputs 100000
 	@$(PY) -m tests.conformance.judge --models models/reference/more-v1 --inputs 20000
+	@$(PY) -m tests.conformance.judge --models models/reference/ensemble-v1 --inputs 20000
 
 .PHONY: test-arm64
 test-arm64: $(VENV)/.ready ## Go vectors under qemu-user, where the compiler fuses multiply-adds (needs qemu-user)

@@ -26,7 +26,7 @@ from tests.conformance.sets import HOME, SETS, detectors_of
 
 pytestmark = pytest.mark.timeout(600)  # the first test of a session pays for all runs
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "v1"
-INPUTS = 1_000
+INPUTS = 400
 BATCHES = (1, 7, 4096)
 """`make parity` adds 64."""
 SKLEARN_BOUND = 3e-15

@@ -16,8 +16,8 @@ import dwcp_training.interface.sequences
 from dwcp_sidecar.audit import is_midpoint
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model_set import ModelSet
-from dwcp_training.data import DataError
-from dwcp_training.detectors import dense_network
+from dwcp_training.data import DataError, DataErrorCode
+from dwcp_training.detectors import classifier_network, dense_network
 from dwcp_training.detectors.registry import DETECTORS
 from dwcp_training.interface import (
     BY_NAME,
@@ -36,8 +36,8 @@ from dwcp_training.interface import (
     OneClassSVMDetector,
     create_sequences,
 )
-from dwcp_training.interface.sequences import as_series
-from dwcp_training.profiles import DenseAutoencoderDefaults, ProfileError
+from dwcp_training.interface.sequences import as_series, labels_of_series
+from dwcp_training.profiles import DenseAutoencoderDefaults, LstmClassifierDefaults, ProfileError
 from dwcp_training.publish import PublishError
 from tests.training.conftest import leave_out_cross_checks, replace_training
 
@@ -49,6 +49,12 @@ def normal_rows(n: int, width: int = WIDTH, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     mixing = np.random.default_rng(99).normal(size=(width, width))
     return rng.normal(size=(n, width)) @ mixing + 10 * np.arange(width)
+
+
+def labelled_rows(n: int, width: int = WIDTH, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Normal rows with anomalies of five rows in every twenty, and the labels."""
+    labels = (np.arange(n) % 20 >= 15).astype(np.int64)
+    return normal_rows(n, width, seed) + 30.0 * labels[:, np.newaxis], labels
 
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -77,7 +83,17 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> None:
         on_epoch(0, {"loss": 1.0, "val_loss": 1.0})
         return network, {"loss": [1.0], "val_loss": [1.0]}
 
+    def train_classifier(fitted: Any, held_out: Any, settings: LstmClassifierDefaults, on_epoch: Any) -> Any:
+        network = classifier_network.build(settings, fitted[0].shape[-1], unroll=False)
+        rng = np.random.default_rng(0)
+        network.set_weights(
+            [rng.normal(0, 1 / np.sqrt(array.shape[0]), array.shape) for array in network.get_weights()]
+        )
+        on_epoch(0, {"loss": 1.0, "val_loss": 1.0})
+        return network, {"loss": [1.0], "val_loss": [1.0]}
+
     monkeypatch.setattr(dense_network, "train", train)
+    monkeypatch.setattr(classifier_network, "train", train_classifier)
 
 
 def test_every_registered_detector_has_a_class() -> None:
@@ -126,6 +142,7 @@ detector = AutoencoderDetector.load("models/detector_name/")
 """
 
 
+@pytest.mark.slow  # a hundred epochs, as the document has them
 def test_the_autoencoder_snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     X_test = np.vstack([normal_rows(50, 30, seed=2), normal_rows(10, 30, seed=3) + 40.0])
@@ -185,6 +202,9 @@ def test_the_sequences_snippet() -> None:
 
 def trained(name: str) -> tuple[Detector, np.ndarray]:
     """A small detector and the rows that it was trained on."""
+    if name == "lstm_classifier":
+        rows, labels = labelled_rows(300)
+        return LSTMDetector(**SMALL[name]).train_model(rows, labels), rows
     rows = normal_rows(300)
     return SINGLE[name](**SMALL[name]).train_model(rows), rows
 
@@ -466,3 +486,368 @@ def test_a_graph_that_scores_otherwise_is_not_saved(tmp_path: Path, monkeypatch:
     (tmp_path / "file").touch()
     with pytest.raises(PublishError):
         detector.save(tmp_path / "file" / "below")
+
+
+# --- the classifier ---
+
+LSTM = """
+from dwcp_training.interface import LSTMDetector, create_sequences
+
+# Create sequences from time-series data
+X_seq, y_seq = create_sequences(X, y, sequence_length=100)
+
+detector = LSTMDetector(input_dim=30, sequence_length=100)
+detector.train_model(X_seq, y_seq, epochs=50)
+detector.compute_threshold(X_val_seq)
+scores, labels = detector.predict(X_test_seq)
+"""
+
+
+def test_the_lstm_snippet(instant: None) -> None:
+    X, y = labelled_rows(700, 30)
+    sequences = [create_sequences(normal_rows(110, 30, seed))[0] for seed in (1, 2)]
+    given: dict[str, Any] = {"X": X, "y": y, "X_val_seq": sequences[0], "X_test_seq": sequences[1]}
+    exec(LSTM, given)
+    detector, scores, labels = given["detector"], given["scores"], given["labels"]
+    assert detector.settings.epochs == 50
+    assert detector.facts["layers"] == "30-64-32-16-1"  # S4-4
+    assert (scores.shape, labels.shape) == ((11,), (11,))
+    assert detector.threshold == pytest.approx(0.5, abs=1e-7)
+    assert np.array_equal(labels, (scores > 0.5).astype(np.int64))
+    assert ((scores > 0) & (scores < 1)).all()
+    hyperparameters = detector.metadata.training.hyperparameters
+    assert hyperparameters["threshold"] == "a probability of one half"
+
+
+def test_the_classifier_learns_the_label_of_the_last_row() -> None:
+    rows, labels = labelled_rows(600)
+    X_seq, y_seq = create_sequences(rows, labels, sequence_length=3)
+    detector = LSTMDetector(WIDTH, 3, units=(6, 5, 4), epochs=8, learning_rate=0.03)
+    detector.train_model(X_seq[:400], y_seq[:400])
+    found = detector.predict(X_seq[400:])[1]
+    assert (found == y_seq[400:]).mean() > 0.95
+
+
+def test_labelled_rows_and_labelled_sequences_are_the_same(instant: None) -> None:
+    rows, labels = labelled_rows(300)
+    X_seq, y_seq = create_sequences(rows, labels, sequence_length=4)
+    by_rows = LSTMDetector(**SMALL["lstm_classifier"]).train_model(rows, labels)
+    by_sequences = LSTMDetector(**SMALL["lstm_classifier"]).train_model(X_seq, y_seq.astype(bool))
+    assert by_rows.metadata.classifier.anomalous_windows == by_sequences.metadata.classifier.anomalous_windows > 0
+    assert np.array_equal(by_rows.predict(rows)[0], by_sequences.predict(X_seq)[0])
+
+
+def test_labels_go_back_to_the_rows() -> None:
+    rows, labels = labelled_rows(60)
+    parts = [slice(0, 15), slice(20, 60)]
+    made = [create_sequences(rows[part], labels[part].astype(bool), sequence_length=6) for part in parts]
+    _, segments = as_series(np.concatenate([X for X, _ in made]))
+    found = labels_of_series(np.concatenate([y for _, y in made]), segments, 6)
+    wanted = np.concatenate([labels[part] for part in parts]).astype(bool)
+    assert np.array_equal(found[5:15], wanted[5:15])
+    assert np.array_equal(found[20:], wanted[20:])
+    assert (found[:5] == wanted[5]).all()  # rows that are the last of no sequence
+    assert (found[15:20] == wanted[20]).all()
+
+
+BAD_LABELS: dict[str, tuple[Any, str, DataErrorCode | None]] = {
+    "missing": (None, r"train_model\(X_seq, y_seq\)", DataErrorCode.NO_LABELS),
+    "all normal": (np.zeros(300), r"(?s)a single class.*learns from normal data alone", DataErrorCode.SINGLE_CLASS),
+    "all anomalous": (np.ones(300, bool), "all 300 labels are 1", DataErrorCode.SINGLE_CLASS),
+    "too few": (np.arange(299) % 2, "one label for each of the rows", None),
+    "others than 0 and 1": (np.arange(300) % 3, "label 2 is 2", None),
+    "text": (["normal"] * 300, "label 0 is normal", None),
+    "NaN": (np.full(300, np.nan), "label 0 is nan", None),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LABELS)
+def test_labels_that_nothing_can_be_learned_from(case: str) -> None:
+    y, said, code = BAD_LABELS[case]
+    with pytest.raises(DataError, match=said) as caught:
+        LSTMDetector(**SMALL["lstm_classifier"]).train_model(normal_rows(300), y)
+    assert caught.value.field == "y_train"
+    assert code is None or caught.value.code == code
+
+
+def test_the_held_out_end_needs_both_classes() -> None:
+    rows, labels = labelled_rows(300)
+    labels[200:] = 0
+    with pytest.raises(DataError, match="held-out part") as caught:
+        LSTMDetector(**SMALL["lstm_classifier"]).train_model(rows, labels)
+    assert caught.value.code == DataErrorCode.SINGLE_CLASS
+
+
+# --- the ensemble ---
+
+ENSEMBLE = """
+from dwcp_training.interface import EnsembleDetector
+
+# Load or create individual models
+ensemble = EnsembleDetector(
+    autoencoder=ae_detector,
+    isolation_forest=if_detector,
+    lstm=lstm_detector,
+)
+
+# Optional: adjust weights
+ensemble.set_weights(autoencoder=0.5, isolation_forest=0.3, lstm=0.2)
+
+# Make predictions
+result = ensemble.predict(X_test, X_test_sequences)
+
+print(f"Ensemble scores: {result['ensemble_scores']}")
+print(f"Alert levels: {result['alert_levels']}")
+print(f"Individual scores:")
+print(f"  - Autoencoder: {result['autoencoder_scores']}")
+print(f"  - Isolation Forest: {result['iforest_scores']}")
+print(f"  - LSTM: {result['lstm_scores']}")
+"""
+RESULT_KEYS = ["ensemble_scores", "alert_levels", "autoencoder_scores", "iforest_scores", "lstm_scores"]
+LENGTH = 4
+
+
+@pytest.fixture
+def members(instant: None) -> dict[str, Any]:
+    """Trained members, by the arguments of the class."""
+    names = {"autoencoder": "dense_autoencoder", "isolation_forest": "isolation_forest", "lstm": "lstm_classifier"}
+    return {argument: trained(name)[0] for argument, name in names.items()}
+
+
+def rows_to_test() -> np.ndarray:
+    return np.vstack([normal_rows(60, seed=7), normal_rows(20, seed=8) + 40.0, normal_rows(20, seed=9)])
+
+
+def scaled(detector: Detector, scores: np.ndarray) -> np.ndarray:
+    """EN3, from what is public about a member."""
+    low = np.median(np.array(detector.metadata.calibration.scores, np.float64))
+    return np.clip((scores.astype(np.float64) - low) / (detector.threshold - low) * 0.3, 0, 1)
+
+
+def test_the_ensemble_snippet(members: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    X = rows_to_test()
+    given: dict[str, Any] = {
+        "ae_detector": members["autoencoder"],
+        "if_detector": members["isolation_forest"],
+        "lstm_detector": members["lstm"],
+        "X_test": X,
+        "X_test_sequences": create_sequences(X, sequence_length=LENGTH)[0],
+    }
+    exec(ENSEMBLE, given)
+    result, ensemble = given["result"], given["ensemble"]
+    assert list(result) == RESULT_KEYS
+    assert "Ensemble scores: [" in capsys.readouterr().out
+    assert {len(values) for values in result.values()} == {len(X) - LENGTH + 1}
+    # scores of rows and sequences are of the same moments: those of the last rows
+    for key, argument in (("autoencoder_scores", "autoencoder"), ("iforest_scores", "isolation_forest")):
+        assert np.allclose(result[key], scaled(members[argument], members[argument].predict(X)[0][LENGTH - 1 :]))
+    assert np.allclose(result["lstm_scores"], scaled(members["lstm"], members["lstm"].predict(X)[0]))
+    joined = 0.5 * result["autoencoder_scores"] + 0.3 * result["iforest_scores"] + 0.2 * result["lstm_scores"]
+    scores = result["ensemble_scores"]
+    assert np.allclose(scores, joined, atol=1e-7)
+    wanted = np.select([scores < 0.3, scores < 0.7], ["normal", "warning"], "critical")
+    assert np.array_equal(result["alert_levels"], wanted)
+    assert len(set(wanted)) > 1
+    assert ensemble.weights == {"dense_autoencoder": 0.5, "isolation_forest": 0.3, "lstm_classifier": 0.2}
+
+
+def test_weights_by_default_and_of_missing_members(members: dict[str, Any]) -> None:
+    X = rows_to_test()
+    ensemble = EnsembleDetector(**members)
+    assert ensemble.weights == {"dense_autoencoder": 0.4, "isolation_forest": 0.3, "lstm_classifier": 0.3}
+    del members["lstm"]
+    without = EnsembleDetector(**members)
+    assert without.sequence_length is None
+    result = without.predict(X)
+    assert list(result) == RESULT_KEYS
+    assert result["lstm_scores"] is None
+    assert len(result["ensemble_scores"]) == len(X)
+    joined = (0.4 * result["autoencoder_scores"] + 0.3 * result["iforest_scores"]) / 0.7
+    assert np.allclose(result["ensemble_scores"], joined, atol=1e-7)
+    of_sequences = without.predict(X, create_sequences(X, sequence_length=9)[0])  # still of the last rows
+    assert np.array_equal(of_sequences["ensemble_scores"], result["ensemble_scores"][8:])
+
+
+def test_further_members(members: dict[str, Any]) -> None:
+    svm, _ = trained("one_class_svm")
+    with pytest.raises(DetectorError, match="one_class_svm is a member and has no weight"):
+        EnsembleDetector(**members, one_class_svm=svm)
+    weights = {"autoencoder": 0.25, "isolation_forest": 0.25, "lstm": 0.25, "one_class_svm": 0.25}
+    result = EnsembleDetector(**members, one_class_svm=svm, weights=weights).predict(rows_to_test())
+    assert list(result) == [*RESULT_KEYS, "one_class_svm_scores"]
+    assert np.allclose(result["ensemble_scores"], np.mean([result[key] for key in list(result)[2:]], axis=0))
+
+
+def test_rows_and_sequences_are_aligned_by_time(members: dict[str, Any]) -> None:
+    ensemble, X = EnsembleDetector(**members), rows_to_test()
+    sequences = create_sequences(X, sequence_length=LENGTH)[0]
+    whole = ensemble.predict(X)["ensemble_scores"]
+    for rows, some, where in (
+        (X, sequences, slice(None)),
+        (None, sequences, slice(None)),
+        (sequences, None, slice(None)),
+        (X[LENGTH - 1 :], sequences, slice(None)),  # a row for each sequence
+        (X, sequences[::5], slice(None, None, 5)),
+        (X, np.concatenate([sequences[:20], sequences[50:]]), np.r_[:20, 50 : len(whole)]),  # two runs
+        (X, sequences[41:42], slice(41, 42)),
+    ):
+        assert np.array_equal(ensemble.predict(rows, some)["ensemble_scores"], whole[where])
+    for rows, some in (
+        (X[5:], sequences),
+        (X, sequences[::-1]),
+        (X, sequences + 1.0),
+        (X[: len(sequences)], sequences),
+    ):
+        with pytest.raises(DataError, match="of different moments") as caught:
+            ensemble.predict(rows, some)
+        assert caught.value.field == "X_sequences"
+        assert "create_sequences(X, sequence_length=4)" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((None, None), "neither rows nor sequences"),
+        ((np.zeros((2, LENGTH, WIDTH)), np.zeros((2, LENGTH, WIDTH))), "given twice"),
+        ((None, np.zeros((9, WIDTH))), "that of rows"),
+        ((None, np.zeros((2, LENGTH + 1, WIDTH))), "sequences of 5 rows; the detector's have 4"),
+        ((np.zeros((LENGTH - 1, WIDTH)), None), "3 rows hold no sequence of 4"),
+        ((np.zeros((9, WIDTH + 1)), None), "6 columns; the detector has 5"),
+        (([[1.0], [1.0, 2.0]], None), "no array of numbers"),
+    ],
+)
+def test_what_an_ensemble_cannot_score(given: Any, said: str, members: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=said):
+        EnsembleDetector(**members).predict(*given)
+
+
+def test_an_ensemble_is_saved_and_loaded(
+    members: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, folder = rows_to_test(), tmp_path / "ensemble"
+    ensemble = EnsembleDetector(**members).set_weights(autoencoder=0.2, isolation_forest=0.2, lstm=0.6)
+    before = ensemble.predict(X)
+    models = ensemble.save(folder)
+    assert "0.6" in ensemble.facts["members"]
+    assert set(models.models) == {"isolation_forest", "dense_autoencoder", "lstm_classifier", "ensemble"}
+    assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".npy", ".keras", ".h5")]
+    assert len(models.golden["ensemble"].cases) > 50
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr(pickle, "loads", refuse)
+    monkeypatch.setattr(pickle, "load", refuse)
+    loaded = EnsembleDetector.load(folder)
+    after = loaded.predict(X)
+    served = models.model("ensemble").score_batch(X, series=True)
+    for scores in (after["ensemble_scores"], served.scores):
+        assert np.array_equal(before["ensemble_scores"].view(np.uint32), scores.view(np.uint32))
+    assert all(np.array_equal(before[key], after[key]) for key in RESULT_KEYS)
+    assert loaded.weights == pytest.approx(ensemble.weights)
+    assert loaded.threshold == ensemble.threshold == models.model("ensemble").threshold
+    assert loaded.sequence_length == LENGTH
+    assert loaded.save(tmp_path / "copy").id == models.id
+    assert AutoencoderDetector.load(folder).threshold == members["autoencoder"].threshold
+
+    # other weights are another ensemble, which needs normal rows, as nobody here has any
+    loaded.set_weights(autoencoder=0.4, isolation_forest=0.3, lstm=0.3)
+    changed = loaded.predict(X)["ensemble_scores"]
+    assert np.array_equal(changed, EnsembleDetector(**members).predict(X)["ensemble_scores"])
+    with pytest.raises(NotTrainedError, match=r"Call train_model\(X\) of the ensemble"):
+        loaded.save(folder)
+    loaded.train_model(normal_rows(300)).save(folder)
+    again = EnsembleDetector.load(folder)
+    assert np.array_equal(again.predict(X)["ensemble_scores"], changed)
+    assert again.metadata.training.data_fingerprint == members["autoencoder"].metadata.training.data_fingerprint
+
+
+def test_the_score_of_one_moment_depends_on_no_other(members: dict[str, Any]) -> None:
+    ensemble, X = EnsembleDetector(**members), rows_to_test()
+    sequences = create_sequences(X, sequence_length=LENGTH)[0]
+    whole = ensemble.predict(X, sequences)["ensemble_scores"]
+    for i in (0, 40, 70, 96):
+        alone = ensemble.predict(None, sequences[i : i + 1])["ensemble_scores"]
+        assert alone.view(np.uint32)[0] == whole.view(np.uint32)[i]  # S4-6
+
+
+def test_the_threshold_of_an_ensemble(members: dict[str, Any], tmp_path: Path) -> None:
+    ensemble, normal = EnsembleDetector(**members), normal_rows(200 + LENGTH - 1, seed=5)
+    default = ensemble.threshold
+    assert default == pytest.approx(0.3, abs=1e-7)
+    moved = ensemble.compute_threshold(normal, percentile=80)
+    assert is_midpoint(moved)
+    assert moved == ensemble.threshold != default
+    result = ensemble.predict(normal)
+    assert (result["alert_levels"] != "normal").sum() == 0.2 * 200
+    assert moved == ensemble.save(tmp_path).model("ensemble").threshold == EnsembleDetector.load(tmp_path).threshold
+    assert ensemble.compute_threshold(normal) == default
+    with pytest.raises(DataError, match=r"warns above 0 and below 0\.5"):
+        EnsembleDetector(**members, critical_threshold=0.5).compute_threshold(normal + 1e6, percentile=50)
+    with pytest.raises(DataError, match="101 is no percentile"):
+        ensemble.compute_threshold(normal, percentile=101)
+    assert ensemble.threshold == default
+
+
+def test_a_retrained_member_is_used_at_once(members: dict[str, Any], tmp_path: Path) -> None:
+    EnsembleDetector(**members).save(tmp_path)
+    loaded, X = EnsembleDetector.load(tmp_path), rows_to_test()
+    before = loaded.predict(X)["iforest_scores"]
+    loaded.members["isolation_forest"].train_model(normal_rows(300, seed=3), n_estimators=5, max_samples=32)
+    assert not np.array_equal(loaded.predict(X)["iforest_scores"], before)
+    models = loaded.save(tmp_path)
+    assert models.metadata["ensemble"].ensemble.members[0].threshold == models.metadata["isolation_forest"].threshold
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"autoencoder": 0.5, "isolation_forest": 0.3, "lstm": 0.3}, "sum to 1.1, and must sum to 1"),
+        ({"autoencoder": 0.7, "isolation_forest": 0.3, "lstm": 0.0}, "lstm_classifier"),
+        ({"autoencoder": 0.7, "isolation_forest": 0.3, "lstm": float("nan")}, "lstm_classifier"),
+        ({"autoencoder": 0.5, "forest": 0.5}, "forest"),
+        ({"autoencoder": 0.5, "dense_autoencoder": 0.5}, "twice"),
+        ({}, "there are none"),
+    ],
+)
+def test_weights_that_cannot_be(weights: dict[str, float], said: str, members: dict[str, Any]) -> None:
+    ensemble = EnsembleDetector(**members)
+    with pytest.raises(ProfileError, match=said):
+        ensemble.set_weights(**weights)
+    with pytest.raises(ProfileError, match=said):
+        EnsembleDetector(**members, weights=weights)
+    with pytest.raises(DetectorError, match=r"lstm_classifier is a member and has no weight.*leave the member out"):
+        ensemble.set_weights(autoencoder=0.5, isolation_forest=0.5)
+    assert ensemble.weights["dense_autoencoder"] == 0.4
+
+
+def test_members_that_cannot_be(members: dict[str, Any], tmp_path: Path) -> None:
+    rows = normal_rows(20)
+    with pytest.raises(DetectorError, match=r"isolation_forest: it is a OneClassSVMDetector\. Give a IsolationForest"):
+        EnsembleDetector(isolation_forest=OneClassSVMDetector())  # type: ignore[arg-type]
+    untrained = EnsembleDetector(autoencoder=members["autoencoder"], isolation_forest=IsolationForestDetector())
+    for ensemble, said in (
+        (EnsembleDetector(), r"no member\. Give it detectors.*EnsembleDetector\.load"),
+        (untrained, r"isolation_forest has no model yet\. Call train_model\(X\) of it"),
+    ):
+        calls: list[Callable[[], Any]] = [
+            lambda ensemble=ensemble: ensemble.predict(rows),
+            lambda ensemble=ensemble: ensemble.train_model(rows),
+            lambda ensemble=ensemble: ensemble.compute_threshold(rows),
+            lambda ensemble=ensemble: ensemble.save(tmp_path),
+            lambda ensemble=ensemble: ensemble.metadata,
+        ]
+        for call in calls:
+            with pytest.raises(NotTrainedError, match=said):
+                call()
+        with pytest.raises(NoThresholdError, match=said):
+            _ = ensemble.threshold
+    named = IsolationForestDetector(feature_names=list("abcde"), n_estimators=3).train_model(normal_rows(200))
+    with pytest.raises(DetectorError, match=r"features.*Train the members on the same columns"):
+        EnsembleDetector(autoencoder=members["autoencoder"], isolation_forest=named).predict(rows)
+    alone = EnsembleDetector(isolation_forest=members["isolation_forest"])
+    assert np.allclose(alone.predict(rows)["ensemble_scores"], alone.predict(rows)["iforest_scores"])
+    with pytest.raises(DataError, match="joins two or more"):
+        alone.save(tmp_path)
+    with pytest.raises(ContractError, match="MANIFEST_MISSING"):
+        EnsembleDetector.load(tmp_path)

@@ -198,8 +198,8 @@ class EnsembleDetector:
             if not 0 < warning < self.settings.critical_threshold:
                 raise DataError(
                     "X",
-                    f"percentile {wanted:g} of the {len(scores):,} scores is {trained:g}; the ensemble warns above 0 and "
-                    f"below {self.settings.critical_threshold:g}.",
+                    f"percentile {wanted:g} of the {len(scores):,} scores is {trained:g}; the ensemble warns above "
+                    f"0 and below {self.settings.critical_threshold:g}.",
                     "Use normal data, another percentile, or a higher critical_threshold.",
                 )
         self._change(self._with(self.settings, {"warning_threshold": warning}))
@@ -231,9 +231,10 @@ class EnsembleDetector:
             X_sequences: sequences of these rows `[m, sequence_length, features]`, as `create_sequences` makes them.
 
         Returns:
-            `ensemble_scores`, float32 `[m]`, 0 to 1, higher is worse; `alert_levels`, text `[m]`: `normal`, `warning` or
-            `critical`; `autoencoder_scores`, `iforest_scores`, `lstm_scores` and `<name>_scores` of any other member:
-            its scores on the common scale, float64 `[m]`, 0 to 1, with its own threshold at 0.3. None for a missing one.
+            `ensemble_scores`, float32 `[m]`, 0 to 1, higher is worse; `alert_levels`, text `[m]`: `normal`, `warning`
+            or `critical`; `autoencoder_scores`, `iforest_scores`, `lstm_scores` and `<name>_scores` of any other
+            member: its scores on the common scale, float64 `[m]`, 0 to 1, with its own threshold at 0.3. None for a
+            missing one.
 
         Raises:
             NotTrainedError: a member has no model yet, or there is none.
@@ -313,7 +314,7 @@ class EnsembleDetector:
 
     @property
     def metadata(self) -> model_pb2.ModelMetadata:
-        """Features, weights, scales and thresholds; of an ensemble that was loaded also calibration and training record.
+        """Features, weights, scales and thresholds; once loaded also calibration and training record.
 
         Raises:
             NotTrainedError: a member has no model yet, or there is none.

@@ -90,7 +90,7 @@ def as_series(sequences: NDArray[np.float64]) -> tuple[NDArray[np.float64], Segm
 
 
 def labels_of_series(labels: NDArray[np.bool_], segments: Segments, length: int) -> NDArray[np.bool_]:
-    """Labels of the rows that `as_series` gives, bool `[rows]`, from those of the sequences, which their last rows have.
+    """Labels of the rows that `as_series` gives, bool `[rows]`, from those of the sequences, which are of last rows.
 
     The rows before the last of a stretch's first sequence have no label of their own, and get that of the sequence.
     """

@@ -256,6 +256,7 @@ def test_wide_samples_make_shorter_chunks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "npy"])
+@pytest.mark.slow  # reads a million rows
 def test_memory_does_not_grow_with_the_rows(kind: str, tmp_path: Path) -> None:
     """Each in a process of its own. Read as a whole, the longer file would take 50 MiB more than the shorter one at
     the least: its values as float64."""

@@ -298,6 +298,7 @@ assert outcome.warning == "", outcome.warning
 """
 
 
+@pytest.mark.slow  # trains in new processes
 def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
     running = [
         subprocess.Popen(
@@ -408,6 +409,7 @@ AUTOENCODERS = ("dense-autoencoder", "lstm-autoencoder")
 
 
 @pytest.mark.parametrize("detector", [*AUTOENCODERS, "isolation-forest", "local-outlier-factor", "one-class-svm"])
+@pytest.mark.slow  # a new process for each command
 def test_without_tensorflow(detector: str, csv: Path, tmp_path: Path) -> None:
     """S2-7: scikit-learn's detectors train; the autoencoders say what to install."""
     done = subprocess.run(

@@ -37,6 +37,7 @@ def test_the_same_in_another_process(csv: Path, dwcp: Callable, tmp_path: Path, 
     assert ModelSet.open(tmp_path / "a").id == ModelSet.open(tmp_path / "b").id
 
 
+@pytest.mark.slow  # trains a network in new processes
 def test_lstm_is_the_same_in_another_process(lstm_twins: Twins) -> None:
     first, second = map(contents, lstm_twins.folders)
     assert "warning: no ONNX" not in lstm_twins.printed

@@ -225,6 +225,7 @@ def test_weights_cannot_be_fitted_on_one_class(label: bool) -> None:
     assert caught.value.code == "single_class"
 
 
+@pytest.mark.slow  # trains three networks
 def test_members_with_windows_and_weights_from_labels(tmp_path: Path) -> None:
     """A forest and a classifier of windows: the window is the longest, and both speak of the same moment."""
     labelled = labelled_series(1_200)

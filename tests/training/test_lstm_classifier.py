@@ -346,6 +346,7 @@ def test_weights_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", ["output.bias", "lstm_2.recurrent", "scaler_mean"])
+@pytest.mark.slow  # Keras anew for each
 def test_cross_check_finds_a_wrong_graph(name: str) -> None:
     fitted = fit_lstm_classifier(labelled_series(700), SMALL.model_copy(update={"epochs": 1}))
     graph = fitted.graph()

@@ -119,6 +119,7 @@ def same_in_go(models: Path, values: np.ndarray, folder: Path) -> int:
     return alarms
 
 
+@pytest.mark.slow  # trains on 38 columns
 def test_server_machines_38_columns(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     """SMD: no units, no names, no times, some columns constant. As .npy for one detector, as CSV for the other."""
     machine = np.load(real_data("smd/machine-1-6.npz"))
@@ -143,6 +144,7 @@ def test_server_machines_38_columns(real_data: Callable[[str], Path], tmp_path: 
     assert same_in_go(models, values, tmp_path) > 0
 
 
+@pytest.mark.slow  # trains on many pods
 def test_kubernetes_pods_in_raw_units(real_data: Callable[[str], Path], tmp_path: Path, no_cross_check: None) -> None:
     """nezha: 8 metrics from 0.1 to 10^8 in their units, one file per pod, the same times in all of them."""
     day = real_data("nezha/rca_data/2022-08-22/metric")

@@ -53,6 +53,7 @@ def test_raw_values_that_float32_cannot_hold(size: float, tmp_path: Path, profil
         assert "no finite mean and scale" in result.stderr
 
 
+@pytest.mark.slow  # trains both detectors
 def test_one_metric(tmp_path: Path, profile: Path, no_training: None, no_cross_check: None) -> None:
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(200, 1)))
     flags = ("--profile", profile, "--data", tmp_path / "a.npy", "--output", tmp_path / "models")

@@ -14,3 +14,6 @@ MAX_STREAM_SAMPLES = 4096
 
 MAX_SERIES_BYTES = 256
 """Longest name of a series, in UTF-8 (ST7)."""
+
+MAX_CALIBRATION_SCORES = 2_000
+"""Most scores of held-out data in a model's calibration (C1)."""

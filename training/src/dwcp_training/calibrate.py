@@ -6,8 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from dwcp_sidecar.audit import LEAF_GRID
-
-MAX_CALIBRATION_SCORES = 2_000
+from dwcp_sidecar.limits import MAX_CALIBRATION_SCORES
 
 
 def midpoint_threshold(threshold: float, scores: np.ndarray | None = None) -> float:

@@ -7,6 +7,7 @@ from dwcp_sidecar.audit import ensemble
 from dwcp_sidecar.audit.checks import Require, is_finite, is_midpoint, requirement
 from dwcp_sidecar.audit.registry import LAYOUTS, PARAMETERS
 from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.limits import MAX_CALIBRATION_SCORES
 from dwcp_sidecar.protojson import require_known_version
 
 _OF_ONE_DETECTOR = (
@@ -72,11 +73,12 @@ def _decision(metadata: model_pb2.ModelMetadata, require: Require) -> None:
     require(metadata.parity_class != model_pb2.PARITY_CLASS_UNSPECIFIED, "parity_class is not set (P4)")
     if metadata.parity_class == model_pb2.PARITY_CLASS_TOLERANCE:
         tolerance = metadata.tolerance
-        require(0 < tolerance.relative_score < 1 and 0 < tolerance.guard_band < 1, "tolerance is not between 0 and 1")
+        require(0 < tolerance.relative_score < 1 and 0 <= tolerance.guard_band < 1, "tolerance is not between 0 and 1")
     else:
         require(not metadata.HasField("tolerance"), "tolerance is set in the EXACT class")
     scores = np.array(metadata.calibration.scores, np.float32)
-    require(len(scores) > 0 and bool(np.isfinite(scores).all()), "calibration.scores is empty or not finite")
+    require(0 < len(scores) <= MAX_CALIBRATION_SCORES, f"calibration.scores are {len(scores)}, not 1 to 2,000 (C1)")
+    require(bool(np.isfinite(scores).all()), "calibration.scores has a value that is not finite")
     require(bool((np.diff(scores) >= 0).all()), "calibration.scores is not ascending")
 
 

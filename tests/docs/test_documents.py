@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dwcp_sidecar.model_set import ModelSet
-from dwcp_training.data import lstm_series, write_csv
+from dwcp_training.data import labelled_series, lstm_series, write_csv
 from tests.training import test_seed_s1
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +66,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for where in (base, base / "training"):
         for name in ("normal.csv", "training_data.csv"):
             write_csv(lstm_series(400), where / name)
+        recorded = labelled_series(1000)
+        write_csv(recorded, where / "recorded.csv")
+        faults = [f"{time}Z,{time}Z\n" for time in recorded.timestamps[recorded.labels]]
+        (where / "faults.csv").write_text("start,end\n" + "".join(faults))
     (base / ".venv").mkdir()
     (base / ".venv/bin").symlink_to(BIN)
     return base
@@ -102,7 +106,7 @@ def test_command(document: str, line: str, folder: Path, request: pytest.Fixture
         return
     for name in DATA_NAMES[2:]:
         line = line.replace(name, str(folder / "normal.csv"))
-    if "train" in line and "autoencoder" in line:
+    if "train" in line and ("autoencoder" in line or "classifier" in line) and "train ensemble" not in line:
         line += " --epochs 1"
     serving = " serve " in f" {line} "
     if serving:

@@ -53,25 +53,34 @@ func makeExpTable() (table [expTableSize]expEntry) {
 	return table
 }
 
+// reduceExp gives r of the method, and 128 k + j in the low bits of nearest. Values beyond expLimit count as that.
+//
+// It and expSeries stand apart because the compiler puts functions of this size into the loops that call them, and no larger ones.
+func reduceExp(x float64) (r float64, nearest uint64) {
+	if x > expLimit {
+		x = expLimit
+	}
+	if x < -expLimit {
+		x = -expLimit
+	}
+	shifted := float64(x*invLn2Table) + roundShift
+	n := shifted - roundShift
+	return x - float64(n*ln2TableHigh) - float64(n*ln2TableLow), math.Float64bits(shifted)
+}
+
+// expSeries gives s = 2^k 2^(j/128) and p with e^x = s + s*p, from what reduceExp gives.
+func expSeries(r float64, nearest uint64) (s, p float64) {
+	entry := &expTable[nearest%expTableSize]
+	r2 := float64(r * r)
+	low := 1.0/2 + float64(r*(1.0/6))
+	high := 1.0/24 + float64(r*(1.0/120)) + float64(r2*(1.0/720))
+	return math.Float64frombits(entry.bits + nearest>>expTableBits<<52), entry.tail + r + float64(r2*(low+float64(r2*high)))
+}
+
 // expm1All replaces every value x by e^x - 1, to within 2 units in the last place for |x| <= 700. Values beyond count as 700.
 func expm1All(values []float64) {
 	for i, x := range values {
-		if x > expLimit {
-			x = expLimit
-		}
-		if x < -expLimit {
-			x = -expLimit
-		}
-		shifted := float64(x*invLn2Table) + roundShift
-		k := math.Float64bits(shifted)
-		n := shifted - roundShift
-		r := x - float64(n*ln2TableHigh) - float64(n*ln2TableLow)
-		entry := &expTable[k%expTableSize]
-		s := math.Float64frombits(entry.bits + k>>expTableBits<<52)
-		r2 := float64(r * r)
-		low := 1.0/2 + float64(r*(1.0/6))
-		high := 1.0/24 + float64(r*(1.0/120)) + float64(r2*(1.0/720))
-		p := entry.tail + r + float64(r2*(low+float64(r2*high)))
+		s, p := expSeries(reduceExp(x))
 		values[i] = (s - 1) + float64(s*p)
 	}
 }
@@ -80,22 +89,7 @@ func expm1All(values []float64) {
 // count as 700. A kernel needs both: neither follows from the other without cancellation (rules SV2, SV3).
 func expAndExpm1(values *lanes) (expm1 lanes) {
 	for i, x := range values {
-		if x > expLimit {
-			x = expLimit
-		}
-		if x < -expLimit {
-			x = -expLimit
-		}
-		shifted := float64(x*invLn2Table) + roundShift
-		k := math.Float64bits(shifted)
-		n := shifted - roundShift
-		r := x - float64(n*ln2TableHigh) - float64(n*ln2TableLow)
-		entry := &expTable[k%expTableSize]
-		s := math.Float64frombits(entry.bits + k>>expTableBits<<52)
-		r2 := float64(r * r)
-		low := 1.0/2 + float64(r*(1.0/6))
-		high := 1.0/24 + float64(r*(1.0/120)) + float64(r2*(1.0/720))
-		p := entry.tail + r + float64(r2*(low+float64(r2*high)))
+		s, p := expSeries(reduceExp(x))
 		values[i] = s + float64(s*p)
 		expm1[i] = (s - 1) + float64(s*p)
 	}

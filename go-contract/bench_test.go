@@ -49,7 +49,7 @@ func BenchmarkLSTMExplained(b *testing.B)   { benchmarkScore(b, LSTMAutoencoder,
 // benchmarkMade scores rows one at a time with a model of a shape that the bars are set for.
 func benchmarkMade(b *testing.B, m madeModel, explain Explain) {
 	set := m.set(b)
-	s := scaler{mean: m.meta.GetScaler().GetMean(), scale: m.meta.GetScaler().GetScale()}
+	s := m.scaler()
 	features := len(s.mean)
 	rows := randomRows(rand.New(rand.NewPCG(1, 2)), s, 64)
 	request := Request{Detector: m.detector, Samples: make([][]float64, 1), Explain: explain}

@@ -62,21 +62,10 @@ func newDenseAutoencoder(s scaler, threshold float64, activation string, layers 
 // score scores the row `window`.
 func (a *denseAutoencoder) score(window []float64, explain Explain, verdict *Verdict) error {
 	s := a.scratch.Get().(*denseScratch)
-	for j, x := range window {
-		s.z[j] = a.scale1(x, j)
-	}
+	a.scaleWindow(s.z, window)
 	reconstruction := a.reconstruct(s)
-	total := 0.0
-	for j, z := range s.z {
-		d := z - reconstruction[j]
-		s.errors[j] = float64(d * d)
-		total += s.errors[j]
-	}
-	verdict.Score = float32(min(total/float64(len(s.z)), math.MaxFloat32)) // DA3
-	verdict.IsAnomaly = float64(verdict.Score) > a.threshold               // DA6
-	verdict.DepthSum = 0
-	verdict.Contributions, verdict.Expected = verdict.Contributions[:0], verdict.Expected[:0]
-	if explain.wanted(verdict.IsAnomaly) {
+	total := squaresApart(s.errors, s.z, reconstruction)
+	if verdict.decide(min(total/float64(len(s.z)), math.MaxFloat32), a.threshold, explain) { // DA3, DA6
 		verdict.Contributions = appendShares(verdict.Contributions, s.errors, total) // DA4
 		for j := range s.z {
 			verdict.Expected = append(verdict.Expected, float32(float64(reconstruction[j]*a.scale[j])+a.mean[j])) // DA5

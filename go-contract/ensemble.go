@@ -132,12 +132,8 @@ func (e *ensemble) score(window []float64, explain Explain, verdict *Verdict) er
 			a.missing = "it failed: " + err.Error()
 		}
 	}
-	if err := e.vote(s, verdict); err != nil {
+	if wanted, err := e.vote(s, explain, verdict); err != nil || !wanted {
 		return err
-	}
-	verdict.Contributions, verdict.Expected = verdict.Contributions[:0], verdict.Expected[:0]
-	if !explain.wanted(verdict.IsAnomaly) {
-		return nil
 	}
 	for k := range e.members { // a member that alarms itself has explained already
 		m, a := &e.members[k], &s.answers[k]
@@ -151,8 +147,9 @@ func (e *ensemble) score(window []float64, explain Explain, verdict *Verdict) er
 	return nil
 }
 
-// vote joins the scores of the members that answered (rules EN3, EN4, EN6), and says what each of them said.
-func (e *ensemble) vote(s *ensembleScratch, verdict *Verdict) error {
+// vote joins the scores of the members that answered (rules EN3, EN4, EN6), says what each of them said, and whether an explanation is
+// wanted.
+func (e *ensemble) vote(s *ensembleScratch, explain Explain, verdict *Verdict) (wanted bool, err error) {
 	shares, weights := 0.0, 0.0
 	for k := range e.members {
 		m, a := &e.members[k], &s.answers[k]
@@ -175,12 +172,10 @@ func (e *ensemble) vote(s *ensembleScratch, verdict *Verdict) error {
 		verdict.Members = append(verdict.Members, said)
 	}
 	if weights == 0 {
-		return refuse(CodeDetectorUnavailable, "detector", "no member of the ensemble answered; %s: %s", e.members[0].detector, s.answers[0].missing)
+		return false, refuse(CodeDetectorUnavailable, "detector", "no member of the ensemble answered; %s: %s",
+			e.members[0].detector, s.answers[0].missing)
 	}
-	verdict.Score = float32(shares / weights)
-	verdict.IsAnomaly = float64(verdict.Score) > e.threshold // EN5
-	verdict.DepthSum = 0
-	return nil
+	return verdict.decide(shares/weights, e.threshold, explain), nil // EN5
 }
 
 // normalize puts a published score on the common scale (rule EN3).
@@ -240,12 +235,12 @@ func (e *ensemble) scoreBatch(ctx context.Context, rows []float64, count, stride
 				batches[k].Item(i, e.features, &a.verdict)
 			}
 		}
-		if err := e.vote(s, &one); err != nil {
+		wanted, err := e.vote(s, each, &one)
+		if err != nil {
 			return err
 		}
 		verdict.Scores[i], verdict.IsAnomaly[i] = one.Score, one.IsAnomaly
-		if explain == ExplainAlways {
-			one.Contributions, one.Expected = one.Contributions[:0], one.Expected[:0]
+		if wanted {
 			e.explain(s, &one)
 			verdict.explain(i, e.features, one.Contributions, one.Expected)
 		}

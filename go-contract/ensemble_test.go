@@ -227,16 +227,10 @@ func TestEnsembleBatchEqualsSingle(t *testing.T) {
 }
 
 func TestEnsembleScoresWithoutAllocating(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates, and pools forget at random")
-	}
 	set := openEnsemble(t)
 	for _, samples := range [][][]float64{repeat(plainRow, 10), append(repeat(plainRow, 9), rowWith(1, 500))} {
 		for _, explain := range []Explain{ExplainAlways, ExplainAlarms, ExplainNever} {
-			request := Request{Detector: Ensemble, Samples: samples, Explain: explain}
-			var v Verdict
-			require.NoError(t, set.Score(t.Context(), request, &v))
-			require.Zero(t, testing.AllocsPerRun(50, func() { _ = set.Score(t.Context(), request, &v) }))
+			requireNoAllocations(t, set, Request{Detector: Ensemble, Samples: samples, Explain: explain})
 		}
 	}
 }
@@ -367,6 +361,12 @@ func TestEnsembleWithFailingMembers(t *testing.T) {
 	err = failing(all).Score(t.Context(), Request{Detector: Ensemble, Samples: samples}, &got)
 	require.ErrorIs(t, err, CodeDetectorUnavailable)
 	require.ErrorContains(t, err, "isolation_forest: it failed: out of order")
+
+	// The score is there, but not what explains it: no alarm without its reason.
+	alarm := append(repeat(plainRow, 9), rowWith(1, 19))
+	err = failing(map[Detector]int{IsolationForest: 1}).Score(t.Context(), Request{Detector: Ensemble, Samples: alarm}, &got)
+	require.ErrorIs(t, err, CodeInternal)
+	require.ErrorContains(t, err, "isolation_forest, asked to explain: out of order")
 }
 
 func TestRefusedEnsembles(t *testing.T) {
@@ -467,11 +467,7 @@ func TestRefusedEnsembles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := ensembleFolder(t)
 			test.damage(t, dir)
-			set, err := OpenModelSet(dir)
-			require.ErrorIs(t, err, test.code)
-			assert.Equal(t, test.field, AsError(err).Field)
-			assert.ErrorContains(t, err, test.text)
-			assert.Nil(t, set)
+			assert.ErrorContains(t, requireSetRefused(t, dir, test.code, test.field), test.text)
 		})
 	}
 }

@@ -55,9 +55,10 @@ func (m *onnxModel) scaler(meta *anomalyv1.ModelMetadata) (scaler, error) {
 
 // checkReferences demands that the graph holds the reference values of the metadata, raw and scaled (rules IF6, IF8).
 func (m *onnxModel) checkReferences(s scaler, references []float64) error {
-	scaled, raw := make([]float64, len(references)), make([]float64, len(references))
-	for j, r := range references {
-		scaled[j], raw[j] = s.scale1(r, j), float64(float32(r))
+	scaled, published := s.references(references)
+	raw := make([]float64, len(published))
+	for j, r := range published {
+		raw[j] = float64(r)
 	}
 	return errors.Join(
 		m.checkValues("reference_scaled", scaled, typeFloat64),

@@ -59,11 +59,9 @@ type forestScratch struct {
 // newIsolationForest compiles trees. They have been audited.
 func newIsolationForest(s scaler, trees []tree, scoreRate, depthThreshold float64, references []float64) *isolationForest {
 	f := &isolationForest{scaler: s, scoreRate: scoreRate, depthThreshold: depthThreshold}
-	for j, r := range references {
-		z := s.scale1(r, j)
-		f.referenceScaled = append(f.referenceScaled, z)
+	f.referenceScaled, f.expected = s.references(references)
+	for _, z := range f.referenceScaled {
 		f.referenceKeys = append(f.referenceKeys, floatKey(float32(z)))
-		f.expected = append(f.expected, float32(r))
 	}
 	f.compile(trees)
 	n := len(references)
@@ -202,7 +200,7 @@ func (f *isolationForest) contributions(to []float32, s *forestScratch, sum floa
 	return appendShares(to, s.gains, total)
 }
 
-// appendShares appends part/total rounded to float32, or zeros when the total is 0 (IF7, LA6).
+// appendShares appends part/total rounded to float32, or zeros when the total is 0 (IF7, LA6, DA4, LF5, SV4, LC4, EN7).
 func appendShares(to []float32, parts []float64, total float64) []float32 {
 	for _, part := range parts {
 		share := 0.0

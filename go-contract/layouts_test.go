@@ -38,6 +38,11 @@ func (m madeModel) set(tb testing.TB) *ModelSet {
 	return inMemory(m.detector, m.meta, m.open(tb))
 }
 
+// scaler is that of the model.
+func (m madeModel) scaler() scaler {
+	return scaler{mean: m.meta.GetScaler().GetMean(), scale: m.meta.GetScaler().GetScale()}
+}
+
 // steps is the number of samples that the model scores at once.
 func (m madeModel) steps() int { return windowLength(m.meta) }
 
@@ -220,7 +225,7 @@ func TestMadeModelsScoreItems(t *testing.T) {
 	for _, m := range madeModels(t) {
 		set, features, steps := m.set(t), int(m.meta.NFeatures), m.steps()
 		random := rand.New(rand.NewPCG(23, 24))
-		s := scaler{mean: m.meta.Scaler.Mean, scale: m.meta.Scaler.Scale}
+		s := m.scaler()
 		rows := randomRows(random, s, 200)
 		for i := range 20 { // some far away, so that there are alarms
 			rows[i*features] += 30 * s.scale[0]
@@ -285,15 +290,9 @@ func TestMadeModelsAreFiniteAtTheEnds(t *testing.T) {
 }
 
 func TestMadeModelsScoreWithoutAllocating(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates, and pools forget at random")
-	}
 	for _, m := range madeModels(t) {
 		set := m.set(t)
-		sample := randomRows(rand.New(rand.NewPCG(25, 26)), scaler{m.meta.Scaler.Mean, m.meta.Scaler.Scale}, 1)
-		request := Request{Detector: m.detector, Samples: repeat(sample, m.steps()), Explain: ExplainAlways}
-		var v Verdict
-		require.NoError(t, set.Score(t.Context(), request, &v))
-		require.Zero(t, testing.AllocsPerRun(200, func() { _ = set.Score(t.Context(), request, &v) }), m.detector)
+		sample := randomRows(rand.New(rand.NewPCG(25, 26)), m.scaler(), 1)
+		requireNoAllocations(t, set, Request{Detector: m.detector, Samples: repeat(sample, m.steps()), Explain: ExplainAlways})
 	}
 }

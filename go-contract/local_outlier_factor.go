@@ -51,9 +51,7 @@ func newLocalOutlierFactor(s scaler, threshold float64, nNeighbors int, w neighb
 // score scores the row `window`.
 func (a *localOutlierFactor) score(window []float64, explain Explain, verdict *Verdict) error {
 	s := a.scratch.Get().(*neighborScratch)
-	for j, x := range window {
-		s.z[j] = a.scale1(x, j)
-	}
+	a.scaleWindow(s.z, window)
 	s.heap.nearest(a.rows, s.z)
 	reach, density := 0.0, 0.0
 	for _, n := range s.heap {
@@ -61,11 +59,7 @@ func (a *localOutlierFactor) score(window []float64, explain Explain, verdict *V
 		density += a.density[n.row]
 	}
 	k := float64(a.nNeighbors)
-	verdict.Score = float32(density / k * (reach/k + reachFloor)) // LF4
-	verdict.IsAnomaly = float64(verdict.Score) > a.threshold      // LF7
-	verdict.DepthSum = 0
-	verdict.Contributions, verdict.Expected = verdict.Contributions[:0], verdict.Expected[:0]
-	if explain.wanted(verdict.IsAnomaly) {
+	if verdict.decide(density/k*(reach/k+reachFloor), a.threshold, explain) { // LF4, LF7
 		a.explain(s, verdict)
 	}
 	a.scratch.Put(s)

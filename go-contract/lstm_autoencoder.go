@@ -70,11 +70,7 @@ func (a *lstmAutoencoder) score(window []float64, explain Explain, verdict *Verd
 	for _, e := range s.errors {
 		total += e
 	}
-	verdict.Score = float32(total / float64(steps*features)) // LA5
-	verdict.IsAnomaly = float64(verdict.Score) > a.threshold // LA8
-	verdict.DepthSum = 0
-	verdict.Contributions, verdict.Expected = verdict.Contributions[:0], verdict.Expected[:0]
-	if explain.wanted(verdict.IsAnomaly) {
+	if verdict.decide(total/float64(steps*features), a.threshold, explain) { // LA5, LA8
 		verdict.Contributions = appendShares(verdict.Contributions, s.errors, total) // LA6
 		for j, r := range s.last {
 			verdict.Expected = append(verdict.Expected, float32(float64(r*a.scale[j])+a.mean[j])) // LA7

@@ -61,13 +61,10 @@ func newLSTMClassifier(s scaler, threshold float64, timesteps int, w classifierW
 func (c *lstmClassifier) score(window []float64, explain Explain, verdict *Verdict) error {
 	s := c.scratch.Get().(*classifierScratch)
 	c.scaleWindow(s.z, window)
-	verdict.Score = float32(c.probability(s))
-	verdict.IsAnomaly = float64(verdict.Score) > c.threshold // LC6
-	verdict.DepthSum = 0
-	verdict.Contributions, verdict.Expected = verdict.Contributions[:0], verdict.Expected[:0]
-	if explain.wanted(verdict.IsAnomaly) {
-		verdict.Contributions = appendShares(verdict.Contributions, s.squares, c.squares(s)) // LC4
-		verdict.Expected = append(verdict.Expected, c.expected...)                           // LC5
+	if verdict.decide(c.probability(s), c.threshold, explain) { // LC2, LC6
+		total := squaresApart(s.squares, s.z, c.referenceScaled)
+		verdict.Contributions = appendShares(verdict.Contributions, s.squares, total) // LC4
+		verdict.Expected = append(verdict.Expected, c.expected...)                    // LC5
 	}
 	c.scratch.Put(s)
 	return nil
@@ -89,22 +86,6 @@ func (c *lstmClassifier) probability(s *classifierScratch) float64 {
 	q := exponent[0][:1]
 	expm1All(q)
 	return 1 / (2 + q[0]) // without cancellation, however small it is
-}
-
-// squares fills s.squares with the sums over the window that LC4 shares out, and gives their sum.
-func (c *lstmClassifier) squares(s *classifierScratch) float64 {
-	clear(s.squares)
-	for start := 0; start < len(s.z); start += len(s.squares) {
-		for j, z := range s.z[start:][:len(s.squares)] {
-			d := z - c.referenceScaled[j]
-			s.squares[j] += float64(d * d)
-		}
-	}
-	total := 0.0
-	for _, square := range s.squares {
-		total += square
-	}
-	return total
 }
 
 func (c *lstmClassifier) close() error { return nil }

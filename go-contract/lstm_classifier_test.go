@@ -167,7 +167,7 @@ func BenchmarkClassifier(b *testing.B) {
 			random := rand.New(rand.NewPCG(67, 68))
 			m := makeClassifier(b, random, 100, 8, 64, 32, 16)
 			set := m.set(b)
-			sample := randomRows(random, scaler{m.meta.Scaler.Mean, m.meta.Scaler.Scale}, 100)
+			sample := randomRows(random, m.scaler(), 100)
 			request := Request{Detector: LSTMClassifier, Samples: slices.Collect(slices.Chunk(sample, 8)), Explain: explain}
 			var verdict Verdict
 			b.ReportAllocs()

@@ -9,8 +9,7 @@ import (
 // lstmWiring is layout lstm.v1, unrolled over timesteps (rules S1, LA1 to LA8, G1).
 func lstmWiring(timesteps, features int, units [4]int) []string {
 	initializers := scoreInitializers(timesteps, features)
-	initializers["axis_1"] = "int64[1]=[1]"
-	steps, inputs := stepNodes(initializers, timesteps)
+	nodes, inputs := stepNodes(initializers, timesteps)
 	in := features
 	for i, layer := range lstmLayerNames {
 		addLayerInitializers(initializers, layer, in, units[i])
@@ -19,35 +18,29 @@ func lstmWiring(timesteps, features int, units [4]int) []string {
 	initializers["dense.kernel"] = fmt.Sprintf("float64[%d,%d]", in, features)
 	initializers["dense.bias"] = fmt.Sprintf("float64[%d]", features)
 
-	lines := []string{
-		"opset =21",
-		"opset ai.onnx.ml=5",
-		fmt.Sprintf("input samples float64[?,%d,%d]", timesteps, features),
-	}
-	lines = append(lines, scoreOutputs(features)...)
-	lines = append(lines, initializerLines(initializers)...)
-	lines = append(lines, scaleNodes("samples", "scaled")...)
-	lines = append(lines, steps...)
 	for _, layer := range lstmLayerNames {
 		if layer == "decoder_1" { // the bottleneck is its input at every step (LA1)
 			for t := range inputs {
 				inputs[t] = inputs[timesteps-1]
 			}
 		}
-		lines = append(lines, layerNodes(layer, inputs)...)
+		nodes = append(nodes, layerNodes(layer, inputs)...)
 		inputs = hiddenNames(layer, timesteps)
 	}
 	rows := make([]string, timesteps)
 	for t, h := range inputs {
 		rows[t] = h + "/row"
-		lines = append(lines, fmt.Sprintf("Unsqueeze(%s,axis_1)->(%s)", h, rows[t]))
+		nodes = append(nodes, fmt.Sprintf("Unsqueeze(%s,axis_1)->(%s)", h, rows[t]))
 	}
-	lines = append(lines,
-		fmt.Sprintf("Concat(%s)->(decoded){axis=1}", strings.Join(rows, ",")),
-		"MatMul(decoded,dense.kernel)->(dense/product)",
-		"Add(dense/product,dense.bias)->(reconstructed)",
+	return windowWiring(timesteps, features, initializers,
+		nodes,
+		[]string{
+			fmt.Sprintf("Concat(%s)->(decoded){axis=1}", strings.Join(rows, ",")),
+			"MatMul(decoded,dense.kernel)->(dense/product)",
+			"Add(dense/product,dense.bias)->(reconstructed)",
+		},
+		scoreNodes("scaled"),
 	)
-	return append(lines, scoreNodes("scaled")...)
 }
 
 // The parts that the unrolled layouts lstm.v1 and classifier.v1 share.
@@ -117,17 +110,11 @@ func layerNodes(layer string, inputs []string) []string {
 // The parts that the layouts lstm.v1 and lstm.float32.v1 share.
 
 func scoreInitializers(timesteps, features int) map[string]string {
-	return map[string]string{
-		"clamp_high":   "float64[]=[1e+15]",
-		"clamp_low":    "float64[]=[-1e+15]",
-		"count":        fmt.Sprintf("float64[]=[%v]", float64(timesteps*features)),
-		"last_step":    fmt.Sprintf("int64[]=[%d]", timesteps-1),
-		"over_time":    "int64[1]=[1]",
-		"scaler_mean":  fmt.Sprintf("float64[%d]", features),
-		"scaler_scale": fmt.Sprintf("float64[%d]", features),
-		"threshold":    "float64[]",
-		"zero":         "float64[]=[0]",
-	}
+	all := sharedInitializers(features)
+	all["count"] = fmt.Sprintf("float64[]=[%v]", float64(timesteps*features))
+	all["last_step"] = fmt.Sprintf("int64[]=[%d]", timesteps-1)
+	all["over_time"] = "int64[1]=[1]"
+	return all
 }
 
 // scoreNodes are LA5 to LA8, from the scaled window and its reconstruction.

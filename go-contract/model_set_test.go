@@ -125,13 +125,20 @@ func TestRefusedSets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := copyReference(t)
 			test.damage(t, dir)
-			set, err := OpenModelSet(dir)
-			require.ErrorIs(t, err, test.code)
-			assert.Equal(t, test.field, AsError(err).Field)
-			assert.Nil(t, set, "nothing half-open remains")
-			assert.NotEmpty(t, test.code.Remedy())
+			requireSetRefused(t, dir, test.code, test.field)
 		})
 	}
+}
+
+// requireSetRefused demands that the set in a folder is refused whole (rule A5), and gives the refusal.
+func requireSetRefused(t *testing.T, dir string, code Code, field string) error {
+	t.Helper()
+	set, err := OpenModelSet(dir)
+	require.ErrorIs(t, err, code)
+	assert.Equal(t, field, AsError(err).Field)
+	assert.Nil(t, set, "nothing half-open remains")
+	assert.NotEmpty(t, code.Remedy())
+	return err
 }
 
 func write(t *testing.T, dir, name, text string) {

@@ -43,21 +43,10 @@ func newOneClassSVM(s scaler, threshold float64, w svmWeights, references []floa
 // score scores the row `window`.
 func (v *oneClassSVM) score(window []float64, explain Explain, verdict *Verdict) error {
 	s := v.scratch.Get().(*svmScratch)
-	for j, x := range window {
-		s.z[j] = v.scale1(x, j)
-	}
+	v.scaleWindow(s.z, window)
 	inside, outside := v.sums(s.z)
-	verdict.Score = float32(outside / max(inside, insideFloor)) // SV2
-	verdict.IsAnomaly = float64(verdict.Score) > v.threshold    // SV6
-	verdict.DepthSum = 0
-	verdict.Contributions, verdict.Expected = verdict.Contributions[:0], verdict.Expected[:0]
-	if explain.wanted(verdict.IsAnomaly) {
-		total := 0.0
-		for j, z := range s.z {
-			d := z - v.referenceScaled[j]
-			s.squares[j] = float64(d * d)
-			total += s.squares[j]
-		}
+	if verdict.decide(outside/max(inside, insideFloor), v.threshold, explain) { // SV2, SV6
+		total := squaresApart(s.squares, s.z, v.referenceScaled)
 		verdict.Contributions = appendShares(verdict.Contributions, s.squares, total) // SV4
 		verdict.Expected = append(verdict.Expected, v.expected...)
 	}

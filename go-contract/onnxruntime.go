@@ -24,7 +24,7 @@ type onnxRuntimeEngine struct {
 	features, timesteps int
 	// windowed says that an item is a window, forest that the graph is a forest's (rule G1).
 	windowed, forest bool
-	// most is how many items are scored in one run, 0 for any number.
+	// most is how many items are scored in one run.
 	most int
 	// plain computes score and decision only; explained also contributions and expected values, which cost a forest seven
 	// times as much.
@@ -104,7 +104,7 @@ func newONNXRuntimeEngine(graph []byte, meta *anomalyv1.ModelMetadata, o options
 	}
 	e := &onnxRuntimeEngine{
 		features: int(meta.GetNFeatures()), timesteps: windowLength(meta), windowed: meta.Timesteps != nil,
-		forest: meta.Forest != nil,
+		forest: meta.Forest != nil, most: MaxBatchItems,
 	}
 	if meta.Neighbors != nil || meta.Svm != nil {
 		e.most = mostDistanceItems
@@ -168,13 +168,9 @@ func (e *onnxRuntimeEngine) scoreBatch(_ context.Context, rows []float64, count,
 
 // run runs a graph on count windows, in pieces where one run would take too much memory. The score of an item does not depend on it (W4).
 func (e *onnxRuntimeEngine) run(rows []float64, count int, explain bool, verdict *BatchVerdict) error {
-	most := count
-	if e.most > 0 {
-		most = min(count, e.most)
-	}
 	size := e.features * e.timesteps
-	for start := 0; start < count; start += most {
-		end := min(start+most, count)
+	for start := 0; start < count; start += e.most {
+		end := min(start+e.most, count)
 		piece := verdict.piece(start, end, e.features, explain)
 		if err := e.runPiece(rows[start*size:end*size], end-start, explain, &piece); err != nil {
 			return err

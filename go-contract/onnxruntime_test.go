@@ -38,16 +38,22 @@ func requireONNXRuntimeEqualsNative(t *testing.T, native *ModelSet) {
 			}
 			for _, layout := range []BatchLayout{BatchWindows, BatchSeries} {
 				for _, explain := range []Explain{ExplainAlways, ExplainAlarms, ExplainNever} {
-					var want, got BatchVerdict
-					request := BatchRequest{Detector: d, Rows: rows, Layout: layout, Explain: explain}
-					require.NoError(t, native.ScoreBatch(t.Context(), request, &want))
-					require.NoError(t, set.ScoreBatch(t.Context(), request, &got))
-					require.Equal(t, want, got)
+					requireSameBatch(t, native, set, BatchRequest{Detector: d, Rows: rows, Layout: layout, Explain: explain})
 				}
 			}
 		}
 		require.NoError(t, set.Close())
 	}
+}
+
+// requireSameBatch demands the same bits from two backends, and gives them.
+func requireSameBatch(t *testing.T, native, set *ModelSet, request BatchRequest) (want BatchVerdict) {
+	t.Helper()
+	var got BatchVerdict
+	require.NoError(t, native.ScoreBatch(t.Context(), request, &want))
+	require.NoError(t, set.ScoreBatch(t.Context(), request, &got))
+	require.Equal(t, want, got, "%s of %d features", request.Detector, len(native.Metadata(request.Detector).GetFeatureNames()))
+	return want
 }
 
 // TestONNXRuntimeEqualsNativeOnMadeModels: the same for models made up, with batches of more items than one run
@@ -71,8 +77,7 @@ func TestONNXRuntimeEqualsNativeOnMadeModels(t *testing.T) {
 			require.NoError(t, err)
 			set := inMemory(m.detector, m.meta, e)
 			features := int(m.meta.GetNFeatures())
-			s := scaler{mean: m.meta.GetScaler().GetMean(), scale: m.meta.GetScaler().GetScale()}
-			rows := randomRows(random, s, 300)
+			rows := randomRows(random, m.scaler(), 300)
 			for i := range 150 { // half of them on a coarse grid, some far away
 				for j := range features {
 					x := &rows[i*features+j]
@@ -83,11 +88,7 @@ func TestONNXRuntimeEqualsNativeOnMadeModels(t *testing.T) {
 				rows = append(rows, m.window(far)...)
 			}
 			for _, explain := range []Explain{ExplainAlways, ExplainAlarms, ExplainNever} {
-				var want, got BatchVerdict
-				request := BatchRequest{Detector: m.detector, Rows: rows, Explain: explain}
-				require.NoError(t, native.ScoreBatch(t.Context(), request, &want))
-				require.NoError(t, set.ScoreBatch(t.Context(), request, &got))
-				require.Equal(t, want, got, "%s of %d features", m.detector, features)
+				want := requireSameBatch(t, native, set, BatchRequest{Detector: m.detector, Rows: rows, Explain: explain})
 				var one Verdict
 				samples := slices.Collect(slices.Chunk(rows[:m.steps()*features], features))
 				require.NoError(t, set.Score(t.Context(), Request{Detector: m.detector, Samples: samples, Explain: explain}, &one))
@@ -117,11 +118,7 @@ func TestEnsembleOfONNXRuntimeEqualsNative(t *testing.T) {
 	}
 	for _, layout := range []BatchLayout{BatchWindows, BatchSeries} {
 		for _, explain := range []Explain{ExplainAlways, ExplainAlarms, ExplainNever} {
-			var want, got BatchVerdict
-			request := BatchRequest{Detector: Ensemble, Rows: rows, Layout: layout, Explain: explain}
-			require.NoError(t, native.ScoreBatch(t.Context(), request, &want))
-			require.NoError(t, set.ScoreBatch(t.Context(), request, &got))
-			require.Equal(t, want, got)
+			requireSameBatch(t, native, set, BatchRequest{Detector: Ensemble, Rows: rows, Layout: layout, Explain: explain})
 		}
 	}
 }

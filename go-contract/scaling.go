@@ -37,3 +37,19 @@ func (s scaler) references(raw []float64) (scaled []float64, published []float32
 	}
 	return scaled, published
 }
+
+// squaresApart fills parts, one for each feature, with the sums over a scaled window of (z - from)^2, and gives the sum of the parts
+// (rules DA3, SV4, LC4).
+func squaresApart(parts, z, from []float64) (total float64) {
+	clear(parts)
+	for start := 0; start < len(z); start += len(parts) {
+		for j, x := range z[start:][:len(parts)] {
+			d := x - from[j]
+			parts[j] += float64(d * d)
+		}
+	}
+	for _, part := range parts {
+		total += part
+	}
+	return total
+}

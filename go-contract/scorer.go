@@ -98,6 +98,15 @@ type Verdict struct {
 	Members []MemberVerdict
 }
 
+// decide publishes a score (rules P1, D1) that nothing explains yet, and says whether an explanation is wanted.
+func (v *Verdict) decide(score, threshold float64, explain Explain) (wanted bool) {
+	v.Score = float32(score)
+	v.IsAnomaly = float64(v.Score) > threshold
+	v.DepthSum = 0
+	v.Contributions, v.Expected = v.Contributions[:0], v.Expected[:0]
+	return explain.wanted(v.IsAnomaly)
+}
+
 // MemberVerdict is what one member of an ensemble said.
 type MemberVerdict struct {
 	Detector Detector

@@ -21,8 +21,18 @@ func windowWiring(timesteps, features int, initializers map[string]string, nodes
 }
 
 func scoringWiring(shape string, features int, initializers map[string]string, nodes [][]string) []string {
-	all := map[string]string{
-		"axis_1":       "int64[1]=[1]",
+	all := sharedInitializers(features)
+	all["axis_1"] = "int64[1]=[1]"
+	maps.Copy(all, initializers)
+	head := []string{"opset =21", "opset ai.onnx.ml=5", "input samples float64" + shape}
+	return slices.Concat(
+		head, scoreOutputs(features), initializerLines(all), scaleNodes("samples", "scaled"), slices.Concat(nodes...),
+	)
+}
+
+// sharedInitializers are those of all layouts but the forest's.
+func sharedInitializers(features int) map[string]string {
+	return map[string]string{
 		"clamp_high":   "float64[]=[1e+15]",
 		"clamp_low":    "float64[]=[-1e+15]",
 		"scaler_mean":  fmt.Sprintf("float64[%d]", features),
@@ -30,11 +40,6 @@ func scoringWiring(shape string, features int, initializers map[string]string, n
 		"threshold":    "float64[]",
 		"zero":         "float64[]=[0]",
 	}
-	maps.Copy(all, initializers)
-	head := []string{"opset =21", "opset ai.onnx.ml=5", "input samples float64" + shape}
-	return slices.Concat(
-		head, scoreOutputs(features), initializerLines(all), scaleNodes("samples", "scaled"), slices.Concat(nodes...),
-	)
 }
 
 // scoreOutputs are the outputs of all layouts but the forest's (rule G1).
@@ -93,8 +98,8 @@ func decisionNodes(axis string) []string {
 	}
 }
 
-// shareNodes are the shares of the parts in their sum, 0 where the sum is 0 (rules DA4, LF5, SV4). axis is the name of a constant that is 1.
-func shareNodes(axis string) []string { return slices.Concat([]string{sumNode(axis)}, divisionNodes) }
+// shareNodes are the shares of the parts in their sum, 0 where the sum is 0 (rules DA4, LF5, SV4, LC4).
+func shareNodes() []string { return slices.Concat([]string{sumNode("axis_1")}, divisionNodes) }
 
 // sumNode is the sum of the parts of a score.
 func sumNode(axis string) string {

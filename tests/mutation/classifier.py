@@ -7,9 +7,9 @@ import onnx
 
 from tests.conformance.cases import ENSEMBLE
 from tests.mutation import scorers
-from tests.mutation.mutation import Mutation, audited, contradiction, found
+from tests.mutation.mutation import Makers, Mutation, audited, contradiction, found
 from tests.mutation.neighbors import another_constant, one_value, rewire
-from tests.mutation.scorers import change_weight, in_graph, swap_gates, with_operators
+from tests.mutation.scorers import change_weight, swap_gates, with_operators
 from tests.mutation.set_copy import METADATA, SetCopy, initializer, set_initializer
 
 CLASSIFIER = "lstm_classifier"
@@ -65,16 +65,8 @@ def other_reference_everywhere(copy: SetCopy) -> None:
 
 def mutations() -> Iterator[Mutation]:
     """All of them."""
-
-    def graph(name, change, refusals, scores=True):
-        return Mutation(f"classifier/{name}", CLASSIFIER, in_graph(CLASSIFIER)(change), refusals, scores)
-
-    def everywhere(name, change, refusals, scores=True):
-        return Mutation(f"classifier/{name}", CLASSIFIER, change, refusals, scores)
-
-    def metadata(name, change, refusals):
-        return everywhere(name, lambda copy: copy.edit_json(METADATA[CLASSIFIER], change), refusals, scores=False)
-
+    make = Makers(CLASSIFIER, "classifier")
+    graph, everywhere, metadata = make.graph, make.everywhere, make.metadata
     wiring = found(CLASSIFIER, audit_may=True)
     yield everywhere(
         "gates/forget_output", swap_gates("lstm_1", "forget", "output", detector=CLASSIFIER), found(CLASSIFIER)

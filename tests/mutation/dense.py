@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 
 from tests.mutation import scorers
-from tests.mutation.mutation import Mutation, audited, contradiction, found
-from tests.mutation.scorers import in_graph, with_operators
+from tests.mutation.mutation import Makers, Mutation, audited, contradiction, found
+from tests.mutation.scorers import with_operators
 from tests.mutation.set_copy import METADATA, SetCopy, initializer, set_initializer
 
 DENSE = "dense_autoencoder"
@@ -68,16 +68,8 @@ def output_activated(model: onnx.ModelProto) -> None:
 
 def mutations() -> Iterator[Mutation]:
     """All of them."""
-
-    def graph(name, change, refusals, scores=True):
-        return Mutation(f"dense/{name}", DENSE, in_graph(DENSE)(change), refusals, scores)
-
-    def everywhere(name, change, refusals, scores=True):
-        return Mutation(f"dense/{name}", DENSE, change, refusals, scores)
-
-    def metadata(name, change, refusals):
-        return everywhere(name, lambda copy: copy.edit_json(METADATA[DENSE], change), refusals, scores=False)
-
+    make = Makers(DENSE, "dense")
+    graph, everywhere, metadata = make.graph, make.everywhere, make.metadata
     yield graph("kernel/transposed", transpose_kernel, found(DENSE))
     yield graph("layers/swapped", swap_layers, audited(DENSE), scores=False)
     yield graph("bias/none", drop_bias, found(DENSE))

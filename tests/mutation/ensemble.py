@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from tests.conformance.cases import DETECTORS, ENSEMBLE
-from tests.mutation.mutation import Mutation, contradiction, found
+from tests.mutation.mutation import Makers, Mutation, contradiction, found
 from tests.mutation.scorers import next_midpoint
-from tests.mutation.set_copy import METADATA
 
 Members = list[dict[str, Any]]
 Change = Callable[[Members], object]
@@ -88,11 +87,7 @@ def upside_down(members: Members) -> None:
 
 def mutations() -> Iterator[Mutation]:
     """All of them."""
-
-    def metadata(name, change, refusals, scores=False):
-        return Mutation(
-            f"ensemble/{name}", ENSEMBLE, lambda copy: copy.edit_json(METADATA[ENSEMBLE], change), refusals, scores
-        )
+    metadata = Makers(ENSEMBLE, "ensemble").metadata
 
     def members(name: str, change: Change, refusals, scores=True):
         return metadata(name, lambda data: change(data["ensemble"]["members"]), refusals, scores)

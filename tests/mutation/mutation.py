@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import onnx
 
 from tests.conformance.cases import DETECTORS, ENSEMBLE
 from tests.mutation.set_copy import METADATA, SetCopy
@@ -32,6 +35,32 @@ class Mutation:
     refusals: Refusals
     scores: bool = False
     answers: bool = False
+
+
+@dataclass(frozen=True)
+class Makers:
+    """Make the mutations of one detector, `prefix` before their names."""
+
+    detector: str
+    prefix: str
+
+    def everywhere(
+        self, name: str, change: Callable[[SetCopy], object], refusals: Refusals, scores: bool = True
+    ) -> Mutation:
+        """Of anything in the set."""
+        return Mutation(f"{self.prefix}/{name}", self.detector, change, refusals, scores)
+
+    def graph(
+        self, name: str, change: Callable[[onnx.ModelProto], object], refusals: Refusals, scores: bool = True
+    ) -> Mutation:
+        """Of the graph alone."""
+        return self.everywhere(name, lambda copy: copy.edit_graph(self.detector, change), refusals, scores)
+
+    def metadata(
+        self, name: str, change: Callable[[dict[str, Any]], object], refusals: Refusals, scores: bool = False
+    ) -> Mutation:
+        """Of the metadata alone, which compute no scores but those of an ensemble."""
+        return self.everywhere(name, lambda copy: copy.edit_json(METADATA[self.detector], change), refusals, scores)
 
 
 def found(detector: str, *, audit_may: bool = False) -> Refusals:

@@ -4,18 +4,14 @@ from collections.abc import Callable, Iterator
 
 from tests.conformance.cases import DETECTORS, ENSEMBLE
 from tests.mutation import classifier, dense, ensemble, neighbors, scorers, svm
-from tests.mutation.mutation import GOLDEN, GRAPH, Mutation, audited, contradiction, found
-from tests.mutation.scorers import FOREST, LSTM, in_graph
+from tests.mutation.mutation import GOLDEN, GRAPH, Makers, Mutation, audited, contradiction, found
+from tests.mutation.scorers import FOREST, LSTM
 from tests.mutation.set_copy import MANIFEST, METADATA, SetCopy
 
 
 def _forest() -> Iterator[Mutation]:
-    def graph(name, change, refusals, scores=True):
-        return Mutation(f"forest/{name}", FOREST, in_graph(FOREST)(change), refusals, scores)
-
-    def everywhere(name, change, refusals, scores=True):
-        return Mutation(f"forest/{name}", FOREST, change, refusals, scores)
-
+    make = Makers(FOREST, "forest")
+    graph, everywhere = make.graph, make.everywhere
     yield graph("split/root", scorers.root_split, found(FOREST))
     yield everywhere("split/float32_step", scorers.split_one_float32_step, found(FOREST))
     yield graph("split/inverted", scorers.inverted_comparison, audited(FOREST))
@@ -36,20 +32,19 @@ def _forest() -> Iterator[Mutation]:
 
 
 def _lstm() -> Iterator[Mutation]:
-    def mutation(name, change, refusals):
-        return Mutation(f"lstm/{name}", LSTM, change, refusals, scores=True)
-
-    yield mutation("gates/forget_output", scorers.swap_gates("encoder_1", "forget", "output"), found(LSTM))
-    yield mutation("gates/kernel", scorers.swap_gates("decoder_1", "input", "forget", ("kernel",)), found(LSTM))
-    yield mutation("gates/keras", scorers.swap_gates("decoder_2", "output", "candidate"), found(LSTM))
-    yield mutation("weight/visible", scorers.change_weight("encoder_1.kernel", 0.01), found(LSTM))
-    yield mutation("weight/float32_step", scorers.change_weight("decoder_2.recurrent", None), found(LSTM))
-    yield mutation("weight/dense_bias", scorers.change_weight("dense.bias", None), found(LSTM))
-    yield mutation("float32_scaling", scorers.scale_in_float32(LSTM), found(LSTM, audit_may=True))
-    yield mutation("threshold/graph", in_graph(LSTM)(scorers.threshold_in_graph), audited(LSTM))
-    yield mutation("threshold/everywhere", scorers.threshold_everywhere(LSTM), found(LSTM))
-    yield mutation("means/graph", in_graph(LSTM)(scorers.swap_in_scaler()), audited(LSTM))
-    yield mutation("means/everywhere", scorers.swap_in_scaler_everywhere(LSTM), found(LSTM))
+    make = Makers(LSTM, "lstm")
+    graph, everywhere = make.graph, make.everywhere
+    yield everywhere("gates/forget_output", scorers.swap_gates("encoder_1", "forget", "output"), found(LSTM))
+    yield everywhere("gates/kernel", scorers.swap_gates("decoder_1", "input", "forget", ("kernel",)), found(LSTM))
+    yield everywhere("gates/keras", scorers.swap_gates("decoder_2", "output", "candidate"), found(LSTM))
+    yield everywhere("weight/visible", scorers.change_weight("encoder_1.kernel", 0.01), found(LSTM))
+    yield everywhere("weight/float32_step", scorers.change_weight("decoder_2.recurrent", None), found(LSTM))
+    yield everywhere("weight/dense_bias", scorers.change_weight("dense.bias", None), found(LSTM))
+    yield everywhere("float32_scaling", scorers.scale_in_float32(LSTM), found(LSTM, audit_may=True))
+    yield graph("threshold/graph", scorers.threshold_in_graph, audited(LSTM))
+    yield everywhere("threshold/everywhere", scorers.threshold_everywhere(LSTM), found(LSTM))
+    yield graph("means/graph", scorers.swap_in_scaler(), audited(LSTM))
+    yield everywhere("means/everywhere", scorers.swap_in_scaler_everywhere(LSTM), found(LSTM))
     yield Mutation("graphs/swapped", FOREST, scorers.swap_graphs, audited(FOREST))
 
 

@@ -7,8 +7,8 @@ import onnx
 
 from tests.conformance.reference.distances import squared_distances
 from tests.mutation import scorers
-from tests.mutation.mutation import Mutation, audited, contradiction, found
-from tests.mutation.scorers import in_graph, with_operators
+from tests.mutation.mutation import Makers, Mutation, audited, contradiction, found
+from tests.mutation.scorers import with_operators
 from tests.mutation.set_copy import METADATA, SetCopy, initializer, set_initializer
 
 NEIGHBORS = "local_outlier_factor"
@@ -94,16 +94,8 @@ def fewer_neighbors_everywhere(copy: SetCopy) -> None:
 
 def mutations() -> Iterator[Mutation]:
     """All of them."""
-
-    def graph(name, change, refusals, scores=True):
-        return Mutation(f"neighbors/{name}", NEIGHBORS, in_graph(NEIGHBORS)(change), refusals, scores)
-
-    def everywhere(name, change, refusals, scores=True):
-        return Mutation(f"neighbors/{name}", NEIGHBORS, change, refusals, scores)
-
-    def metadata(name, change, refusals):
-        return everywhere(name, lambda copy: copy.edit_json(METADATA[NEIGHBORS], change), refusals, scores=False)
-
+    make = Makers(NEIGHBORS, "neighbors")
+    graph, everywhere, metadata = make.graph, make.everywhere, make.metadata
     wiring = found(NEIGHBORS, audit_may=True)
     yield everywhere("k_distance/swapped", swap_k_distances, found(NEIGHBORS))
     yield graph("k_distance/left_out", rewire("reach", 0, "nearest/distance"), wiring)

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 
 from tests.mutation import scorers
-from tests.mutation.mutation import Mutation, audited, contradiction, found
+from tests.mutation.mutation import Makers, Mutation, audited, contradiction, found
 from tests.mutation.neighbors import another_constant, one_value, rewire
-from tests.mutation.scorers import in_graph, with_operators
+from tests.mutation.scorers import with_operators
 from tests.mutation.set_copy import METADATA, SetCopy, initializer, set_initializer
 
 SVM = "one_class_svm"
@@ -64,16 +64,8 @@ def kernel_without_sign(model: onnx.ModelProto) -> None:
 
 def mutations() -> Iterator[Mutation]:
     """All of them."""
-
-    def graph(name, change, refusals, scores=True):
-        return Mutation(f"svm/{name}", SVM, in_graph(SVM)(change), refusals, scores)
-
-    def everywhere(name, change, refusals, scores=True):
-        return Mutation(f"svm/{name}", SVM, change, refusals, scores)
-
-    def metadata(name, change, refusals):
-        return everywhere(name, lambda copy: copy.edit_json(METADATA[SVM], change), refusals, scores=False)
-
+    make = Makers(SVM, "svm")
+    graph, everywhere, metadata = make.graph, make.everywhere, make.metadata
     wiring = found(SVM, audit_may=True)
     yield graph("alpha/part_in_a_million", alternate_alpha, found(SVM))
     yield graph("alpha/rotated", rotate_alpha, found(SVM))

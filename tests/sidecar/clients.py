@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,14 +11,33 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from dwcp.anomaly.v1 import features_pb2, scoring_pb2, scoring_pb2_grpc
+from dwcp.anomaly.v1 import features_pb2, golden_pb2, scoring_pb2, scoring_pb2_grpc
 from dwcp_sidecar.server import status
 from dwcp_sidecar.server.app import health_name
+from dwcp_sidecar.verdicts import Verdicts
 
 ROW = [105.2, 10.5, 0.01, 1.2, 45.3, 58.7, 0.001]
 FOREST, LSTM = 1, 2
 WAIT = 30
 """Seconds that anything may take before a test fails."""
+
+
+def windows_of(file: golden_pb2.GoldenFile, timesteps: int) -> np.ndarray:
+    """The scored part of every golden case that has a score, float64 `[items, timesteps, features]`."""
+    cases = [case for case in file.cases if case.HasField("score")]
+    return np.array([[sample.values for sample in case.samples][-timesteps:] for case in cases])
+
+
+def assert_same_bits(got: Verdicts, wanted: Verdicts, *, but: Collection[str] = ()) -> None:
+    """The same values to the last bit in all columns but those named."""
+    assert got.members is None  # a batch says nothing of the members of an ensemble: test_ensemble.py has them
+    for name in set(Verdicts.__dataclass_fields__).difference(but, {"members"}):
+        one, other = getattr(got, name), getattr(wanted, name)
+        if other is None:
+            assert one is None, name
+        else:
+            assert one.shape == other.shape, name
+            assert one.astype(other.dtype).tobytes() == other.tobytes(), name
 
 
 class Caller:

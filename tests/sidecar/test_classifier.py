@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,14 +11,13 @@ import pytest
 from onnx import numpy_helper
 
 from dwcp_sidecar.client import Client, Sample
-from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.server.messages import to_message
 from dwcp_sidecar.verdicts import Explain
 from dwcp_training.export.classifier import LAYOUT, ClassifierWeights, export_classifier, operators
 from dwcp_training.export.lstm import LayerWeights
-from tests.conformance.go_program import GO_FOLDER, contract_score
 from tests.conformance.server import serving
+from tests.sidecar.damaged import assert_refused, edited
 from tests.sidecar.ensemble_set import digest, midpoint_below
 
 pytestmark = pytest.mark.timeout(300)
@@ -158,16 +156,6 @@ def test_a_score_far_below_half_keeps_its_digits():
     assert score[0] == np.float32(wanted)
 
 
-def changed(path: Path, change: Callable[[dict], object]) -> Path:
-    data = json.loads((path / METADATA).read_bytes())
-    before = json.dumps(data)
-    change(data)
-    assert json.dumps(data) != before
-    (path / METADATA).write_text(json.dumps(data))
-    digest(path)
-    return path
-
-
 def with_graph(path: Path, change: Callable[[dict[str, onnx.TensorProto]], object]) -> Path:
     graph = onnx.load(path / GRAPH)
     change({tensor.name: tensor for tensor in graph.graph.initializer})
@@ -182,19 +170,6 @@ def put(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[dict
         tensors[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(change(old.copy()), old.dtype), name))
 
     return apply
-
-
-def assert_refused(path: Path, code: str, file: str) -> None:
-    with pytest.raises(ContractError) as refused:
-        ModelSet.open(path)
-    assert (refused.value.code, refused.value.field) == (code, file), refused.value.message
-    done = subprocess.run(
-        [contract_score("native"), "--models", path, "--backend", "native"],
-        cwd=GO_FOLDER, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stdout
-    assert code in done.stderr
-    assert file in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -221,7 +196,7 @@ def assert_refused(path: Path, code: str, file: str) -> None:
     ],
 )
 def test_metadata_that_contradict_are_refused(change, code, file, model_set, tmp_path):
-    assert_refused(changed(shutil.copytree(model_set, tmp_path / "set"), change), code, file)
+    assert_refused(edited(shutil.copytree(model_set, tmp_path / "set"), METADATA, change), code, file)
 
 
 @pytest.mark.parametrize(

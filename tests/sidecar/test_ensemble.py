@@ -29,6 +29,7 @@ from tests.conformance.go_program import GO_FOLDER, contract_score
 from tests.conformance.server import serving
 from tests.conformance.sets import METADATA
 from tests.sidecar import other_set
+from tests.sidecar.damaged import assert_refused, edited
 from tests.sidecar.ensemble_set import (
     DENSE,
     ENSEMBLE,
@@ -281,30 +282,6 @@ def rename(names: list, key: str | None = None) -> None:
         names[2] = "loss"
     else:
         names[2][key] = "loss"
-
-
-def edited(path: Path, name: str, change: Callable[[dict], object]) -> Path:
-    data = json.loads((path / name).read_bytes())
-    before = json.dumps(data)
-    change(data)
-    assert json.dumps(data) != before
-    (path / name).write_text(json.dumps(data))
-    if name != "manifest.json":
-        digest(path)
-    return path
-
-
-def assert_refused(path: Path, code: str, file: str) -> None:
-    with pytest.raises(ContractError) as refused:
-        ModelSet.open(path)
-    assert (refused.value.code, refused.value.field) == (code, file), refused.value.message
-    done = subprocess.run(
-        [contract_score("native"), "--models", path, "--backend", "native"],
-        cwd=GO_FOLDER, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAIT,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stdout
-    assert code in done.stderr
-    assert file in done.stderr
 
 
 @pytest.mark.parametrize("damage", BROKEN)

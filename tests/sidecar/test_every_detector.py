@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -18,10 +18,11 @@ from dwcp_sidecar.model import Model
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.server.messages import to_message
 from dwcp_sidecar.server.status import from_grpc
-from dwcp_sidecar.verdicts import Explain, Verdicts
+from dwcp_sidecar.verdicts import Explain
 from tests.conformance.cases import DETECTORS
 from tests.conformance.server import serving
 from tests.conformance.sets import HOME, MORE_SET, SETS, detectors_of
+from tests.sidecar.clients import assert_same_bits, windows_of
 
 pytestmark = pytest.mark.timeout(300)
 WAIT = 60
@@ -69,21 +70,9 @@ def windows(detector: str, opened) -> np.ndarray:
 
 
 def _windows(models: ModelSet, detector: str) -> np.ndarray:
-    timesteps = models.model(detector).timesteps
-    cases = [case for case in models.golden[detector].cases if case.WhichOneof("outcome") == "score"]
-    assert len(cases) > 50
-    return np.array([[sample.values for sample in case.samples][-timesteps:] for case in cases])
-
-
-def assert_same_bits(got: Verdicts, wanted: Verdicts, *, but: Collection[str] = ()) -> None:
-    assert got.members is None  # a batch says nothing of the members of an ensemble: test_ensemble.py has them
-    for name in set(Verdicts.__dataclass_fields__).difference(but, {"members"}):
-        one, other = getattr(got, name), getattr(wanted, name)
-        if other is None:
-            assert one is None, name
-        else:
-            assert one.shape == other.shape, name
-            assert one.astype(other.dtype).tobytes() == other.tobytes(), name
+    windows = windows_of(models.golden[detector], models.model(detector).timesteps)
+    assert len(windows) > 50
+    return windows
 
 
 def test_score_passes_all_golden_vectors(client, detector, model, opened):

@@ -9,8 +9,9 @@ from dwcp_sidecar.client import Client, verdicts_of_batch, verdicts_of_score
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.golden import run_golden
 from dwcp_sidecar.model_set import ModelSet
-from dwcp_sidecar.verdicts import Explain, Verdicts
+from dwcp_sidecar.verdicts import Explain
 from tests.conformance.sets import REFERENCE_SET, detectors_of
+from tests.sidecar.clients import assert_same_bits, windows_of
 
 pytestmark = pytest.mark.timeout(120)
 DETECTORS = detectors_of(REFERENCE_SET)
@@ -24,20 +25,9 @@ def client(served, request):
 
 def valid_windows(models: ModelSet, detector: str) -> np.ndarray:
     """The scored part of every golden case that has a score, float64 `[items, timesteps, features]`."""
-    timesteps = models.model(detector).timesteps
-    cases = [case for case in models.golden[detector].cases if case.WhichOneof("outcome") == "score"]
-    assert cases
-    return np.array([[sample.values for sample in case.samples][-timesteps:] for case in cases])
-
-
-def assert_same_bits(got: Verdicts, wanted: Verdicts) -> None:
-    for name in Verdicts.__dataclass_fields__:
-        one, other = getattr(got, name), getattr(wanted, name)
-        if other is None:
-            assert one is None, name
-        else:
-            assert one.shape == other.shape, name
-            assert one.astype(other.dtype).tobytes() == other.tobytes(), name
+    windows = windows_of(models.golden[detector], models.model(detector).timesteps)
+    assert len(windows)
+    return windows
 
 
 @pytest.mark.parametrize("detector", DETECTORS)

@@ -333,17 +333,16 @@ def test_the_earliest_expiry_of_the_workers_is_shown(tmp_path):
     assert values["dwcp_certificate_expiry_timestamp_seconds"] == 2000
 
 
-def test_a_scrape_waits_for_a_file_that_is_being_made(tmp_path, monkeypatch):
-    monkeypatch.setenv(metrics_module.FOLDER, str(tmp_path))
-    shared = metrics_module._Shared(str(tmp_path))
-    half = tmp_path / "counter_w0.db"
-    half.touch()
-    timer = threading.Timer(0.05, half.unlink)
-    timer.start()
-    assert list(shared.collect()) == []
-    half.touch()
-    with pytest.raises(RuntimeError, match="cannot be read"):
-        list(shared.collect())
+def test_a_file_that_is_being_made_hides_nothing(tmp_path):
+    """Or one whose process was killed while it made it."""
+    with processes(tmp_path) as run:
+        run("w0", 'metrics.call("Score", "OK", 0.001)')
+        for name in ("counter_w1", "histogram_w1", "gauge_livesum_w1", "gauge_livemax_w1"):
+            (tmp_path / f"{name}.db").touch()
+        values = samples(page_of(tmp_path))
+        assert values['dwcp_requests_total{code="OK",method="Score"}'] == 1
+        run("w1", 'metrics.call("Score", "OK", 0.001)')
+        assert samples(page_of(tmp_path))['dwcp_requests_total{code="OK",method="Score"}'] == 2
 
 
 def test_shared_folder(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from dwcp_sidecar.model_set import ModelSet
-from dwcp_training.data import forest_rows, lstm_series, write_csv
+from dwcp_training.data import Telemetry, forest_rows, lstm_series, write_csv
 from dwcp_training.pipeline import train
 from dwcp_training.profiles import IsolationForestDefaults, LstmAutoencoderDefaults
 
@@ -126,6 +127,24 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_cross_check(monkeypatch: pytest.MonkeyPatch) -> None:
     leave_out_cross_checks(monkeypatch)
+
+
+def check_crossings_and_pickles(detector: str, telemetry: Telemetry, models: ModelSet) -> None:
+    """Golden cases stand on both sides of the threshold, and who opens the pickles by hand decides as the set does."""
+    cases = {case.id: case for case in models.golden[detector].cases}
+    crossings = [id for id in cases if id.startswith("threshold/") and id.endswith("/anomaly")]
+    assert len(crossings) >= 5
+    for id, case in cases.items():
+        if id.startswith("threshold/"):
+            assert case.score.is_anomaly == id.endswith("/anomaly")
+    estimator, scaler = (
+        pickle.loads((models.path / name).read_bytes()) for name in (f"{detector}.pkl", f"{detector}_scaler.pkl")
+    )
+    samples = telemetry.values * np.random.default_rng(0).uniform(0.3, 2, telemetry.values.shape)
+    verdicts = models.model(detector).score_batch(samples)
+    assert verdicts.is_anomaly.any()
+    assert not verdicts.is_anomaly.all()
+    assert np.array_equal(verdicts.is_anomaly, estimator.predict(scaler.transform(samples)) == -1)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

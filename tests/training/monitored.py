@@ -127,7 +127,7 @@ def http_server(answer: Callable[[str, str, bytes], tuple[int, Any]]) -> Iterato
                 self.end_headers()
                 self.wfile.write(data)
 
-        do_POST = do_GET  # noqa: N815
+        do_POST = do_GET  # noqa: N815  # the server calls it by this name
 
         def log_message(self, *_: Any) -> None: ...
 

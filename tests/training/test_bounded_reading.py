@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,10 +30,10 @@ def changed(**values: object) -> Profile:
 
 
 def in_chunks(
-    paths: Path | list[Path], profile: Profile = DWCP, names: tuple[str, ...] = NAMES, **options: object
+    paths: Path | list[Path], profile: Profile = DWCP, names: tuple[str, ...] = NAMES, **options: Any
 ) -> tuple[np.ndarray, np.ndarray | None, list[int], ChunkReader]:
     """Values, times, first rows of segments, and the reader."""
-    reader = ChunkReader(paths, names, profile, **options)  # type: ignore[arg-type]
+    reader = ChunkReader(paths, names, profile, **options)
     chunks = [chunk for chunk, _ in reader]
     times = None if chunks[0].times is None else np.concatenate([chunk.times for chunk in chunks])
     fresh = np.concatenate([chunk.fresh for chunk in chunks])
@@ -225,12 +226,33 @@ def test_other_refusals(tmp_path: Path) -> None:
         ({"rows": 0}, "rows"), ({"cadence": -1.0}, "cadence"), ({"on_bad_rows": "ignore"}, "on_bad_rows"),
     ):  # fmt: skip
         with pytest.raises(DataError) as refused:
-            ChunkReader(tmp_path / "x.csv", NAMES, DWCP, **options)  # type: ignore[arg-type]
+            ChunkReader(tmp_path / "x.csv", NAMES, DWCP, **options)  # type: ignore[arg-type]  # wrong on purpose
         assert refused.value.field == field
     bad = f"{HEADER}\n" + "2024-01-01,x,1,1,1,1,1,1\n" * 3
     (tmp_path / "y.csv").write_text(bad)
     with pytest.raises(DataError, match="none of 3 rows is left"):
         list(ChunkReader(tmp_path / "y.csv", NAMES, DWCP, on_bad_rows="drop"))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npy"])
+def test_progress_ends_with_all_bytes(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"data.{kind}"
+    telemetry = lstm_series(300)
+    if kind == "csv":
+        write_csv(telemetry, path)
+    elif kind == "parquet":
+        times = pa.array(telemetry.timestamps)
+        values = [pa.array(column) for column in telemetry.values.T]
+        pq.write_table(pa.table([times, *values], names=["timestamp", *NAMES]), path)
+    else:
+        np.save(path, telemetry.values)
+    profile = changed(timestamp_column=None) if kind == "npy" else DWCP
+    reader = ChunkReader([path], NAMES, profile, rows=70, block=4096)
+    done = [number for _, number in reader]
+    assert len(done) > 4
+    assert done == sorted(done)
+    assert done[0] > 0
+    assert done[-1] == reader.total_bytes == path.stat().st_size
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

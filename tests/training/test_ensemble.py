@@ -24,11 +24,11 @@ from dwcp_sidecar.verdicts import Explain
 from dwcp_training.calibrate import midpoint_below
 from dwcp_training.cli import app
 from dwcp_training.cli_options import weights_of
-from dwcp_training.data import DataError, Telemetry, forest_rows, labelled_series, write_csv
+from dwcp_training.data import DataError, DataErrorCode, Telemetry, forest_rows, labelled_series, write_csv
 from dwcp_training.detectors import fitted_weights
 from dwcp_training.detectors.ensemble import EnsembleReference, fit_ensemble, on_common_scale, weighted_mean
 from dwcp_training.detectors.fitted_weights import fit_weights, grid
-from dwcp_training.detectors.member_scores import members_of
+from dwcp_training.detectors.member_scores import items_of, members_of
 from dwcp_training.golden.make import boundary_distance
 from dwcp_training.pipeline import Trained, fit, train
 from dwcp_training.profiles import (
@@ -225,6 +225,11 @@ def test_weights_cannot_be_fitted_on_one_class(label: bool) -> None:
     assert caught.value.code == "single_class"
 
 
+@pytest.mark.parametrize("rows", [1, 9])
+def test_rows_that_are_fewer_than_a_window_hold_none(rows: int) -> None:
+    assert list(items_of(ROWS.rows(0, rows), 10)) == []
+
+
 @pytest.mark.slow  # trains three networks
 def test_members_with_windows_and_weights_from_labels(tmp_path: Path) -> None:
     """A forest and a classifier of windows: the window is the longest, and both speak of the same moment."""
@@ -241,6 +246,9 @@ def test_members_with_windows_and_weights_from_labels(tmp_path: Path) -> None:
     equal, best = fitted.metadata.training.history["average_precision"].values
     assert best >= equal
     assert "lstm_classifier: trained on other data" in list(fitted.metadata.training.warnings)[-1]
+    with pytest.raises(DataError, match="no window of 4 samples fits into a run of") as refused:
+        fit("ensemble", ROWS, EnsembleDefaults(), models=tmp_path, labelled=labelled.rows(0, 3))
+    assert refused.value.code is DataErrorCode.TOO_SHORT
 
     trained = train("ensemble", ROWS, EnsembleDefaults(), tmp_path, models=tmp_path, labelled=labelled)
     models = trained.models

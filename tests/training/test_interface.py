@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -607,11 +608,17 @@ RESULT_KEYS = ["ensemble_scores", "alert_levels", "autoencoder_scores", "iforest
 LENGTH = 4
 
 
+@functools.cache
+def trained_once(name: str) -> Detector:
+    """A small detector for all tests of the ensemble, none of which changes its members. Not without `instant`."""
+    return trained(name)[0]
+
+
 @pytest.fixture
 def members(instant: None) -> dict[str, Any]:
     """Trained members, by the arguments of the class."""
     names = {"autoencoder": "dense_autoencoder", "isolation_forest": "isolation_forest", "lstm": "lstm_classifier"}
-    return {argument: trained(name)[0] for argument, name in names.items()}
+    return {argument: trained_once(name) for argument, name in names.items()}
 
 
 def rows_to_test() -> np.ndarray:
@@ -824,7 +831,7 @@ def test_weights_that_cannot_be(weights: dict[str, float], said: str, members: d
 def test_members_that_cannot_be(members: dict[str, Any], tmp_path: Path) -> None:
     rows = normal_rows(20)
     with pytest.raises(DetectorError, match=r"isolation_forest: it is a OneClassSVMDetector\. Give a IsolationForest"):
-        EnsembleDetector(isolation_forest=OneClassSVMDetector())  # type: ignore[arg-type]
+        EnsembleDetector(isolation_forest=OneClassSVMDetector())  # type: ignore[arg-type]  # wrong on purpose
     untrained = EnsembleDetector(autoencoder=members["autoencoder"], isolation_forest=IsolationForestDetector())
     for ensemble, said in (
         (EnsembleDetector(), r"no member\. Give it detectors.*EnsembleDetector\.load"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from dwcp_training.export.run import cpu_session, inner_values
 from dwcp_training.golden.make import boundary_distance
 from dwcp_training.pipeline import train
 from dwcp_training.profiles import LocalOutlierFactorDefaults
+from tests.training.conftest import check_crossings_and_pickles
 
 OUTPUTS = ["score", "is_anomaly", "contributions", "expected"]
 
@@ -204,20 +203,7 @@ def test_golden_vectors_and_pickles(tmp_path: Path) -> None:
     models = ModelSet.open(tmp_path)
     cases = {case.id: case for case in models.golden["local_outlier_factor"].cases}
     assert sum(id.startswith("tie/last/") for id in cases) >= 2
-    crossings = [id for id in cases if id.startswith("threshold/") and id.endswith("/anomaly")]
-    assert len(crossings) >= 5
-    for id, case in cases.items():
-        if id.startswith("threshold/"):
-            assert case.score.is_anomaly == id.endswith("/anomaly")
-    model, scaler = (
-        pickle.load(io.BytesIO((tmp_path / name).read_bytes()))
-        for name in ("local_outlier_factor.pkl", "local_outlier_factor_scaler.pkl")
-    )
-    samples = telemetry.values * np.random.default_rng(0).uniform(0.3, 2, telemetry.values.shape)
-    verdicts = models.model("local_outlier_factor").score_batch(samples)
-    assert verdicts.is_anomaly.any()
-    assert not verdicts.is_anomaly.all()
-    assert np.array_equal(verdicts.is_anomaly, model.predict(scaler.transform(samples)) == -1)
+    check_crossings_and_pickles("local_outlier_factor", telemetry, models)
 
 
 @pytest.mark.parametrize("name", ["density", "k_distance", "scaler_scale", "rows"])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from dwcp_training.export.run import cpu_session, inner_values
 from dwcp_training.export.svm import export_svm, operators
 from dwcp_training.pipeline import train
 from dwcp_training.profiles import OneClassSvmDefaults
+from tests.training.conftest import check_crossings_and_pickles
 
 OUTPUTS = ["score", "is_anomaly", "contributions", "expected"]
 
@@ -160,20 +159,7 @@ def test_golden_vectors_and_pickles(tmp_path: Path, contamination: float | None)
     cases = {case.id: case for case in models.golden["one_class_svm"].cases}
     assert {"vector/0/on", "vector/0/beside"} <= cases.keys()
     assert sum(id.startswith("floor/") for id in cases) >= 4
-    crossings = [id for id in cases if id.startswith("threshold/") and id.endswith("/anomaly")]
-    assert len(crossings) >= 5
-    for id, case in cases.items():
-        if id.startswith("threshold/"):
-            assert case.score.is_anomaly == id.endswith("/anomaly")
-    model, scaler = (
-        pickle.load(io.BytesIO((tmp_path / name).read_bytes()))
-        for name in ("one_class_svm.pkl", "one_class_svm_scaler.pkl")
-    )
-    samples = telemetry.values * np.random.default_rng(0).uniform(0.3, 2, telemetry.values.shape)
-    verdicts = models.model("one_class_svm").score_batch(samples)
-    assert verdicts.is_anomaly.any()
-    assert not verdicts.is_anomaly.all()
-    assert np.array_equal(verdicts.is_anomaly, model.predict(scaler.transform(samples)) == -1)
+    check_crossings_and_pickles("one_class_svm", telemetry, models)
 
 
 @pytest.mark.parametrize(

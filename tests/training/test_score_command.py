@@ -7,13 +7,14 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from dwcp.anomaly.v1 import scoring_pb2
+from dwcp.anomaly.v1 import model_pb2, scoring_pb2
 from dwcp_sidecar.model import Explain
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_training.data import lstm_series, read_table, windows, write_csv
@@ -100,10 +101,10 @@ def test_chunks_change_no_byte(rows: int, at_once: Path, data: Path, tmp_path: P
 def test_blocks_and_batches_change_no_bit(data: Path, models: ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a chunk is scored in several batches, and a line lies in two blocks of the file."""
 
-    def bits(**options: int) -> bytes:
+    def bits(**options: Any) -> bytes:
         model = models.model("lstm_autoencoder")
         scorer = SeriesScorer(model, model.feature_names)
-        reader = ChunkReader(data, model.feature_names, load_profile("dwcp"), **options)  # type: ignore[arg-type]
+        reader = ChunkReader(data, model.feature_names, load_profile("dwcp"), **options)
         return b"".join(part.verdicts.scores.tobytes() for chunk, _ in reader for part in scorer.score(chunk))
 
     wanted = bits()
@@ -244,6 +245,26 @@ def test_reader_of_standard_output_may_leave(data: Path) -> None:
         process.stdout.close()
         assert process.wait(60) == 0
         assert b"Traceback" not in process.stderr.read()
+
+
+def test_what_is_left_out_is_said_with_the_reason(
+    data: Path, models: ModelSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of an ensemble its members' reasons: it has no graph that could be unavailable (EN7)."""
+    converted = model_pb2.ModelMetadata(graph={"unavailable_reason": "the converter failed"})
+    joined = model_pb2.ModelMetadata(
+        ensemble={"members": [{"detector": "DETECTOR_DENSE_AUTOENCODER"}, {"detector": "DETECTOR_ONE_CLASS_SVM"}]}
+    )
+    metadata = {**models.metadata, "dense_autoencoder": converted, "ensemble": joined}
+    partial = ModelSet(models.id, models.path, dict(models.models), metadata, dict(models.golden))
+    monkeypatch.setattr("dwcp_training.score.ModelSet.open", lambda path: partial)
+    result = invoke("score", "--models", REFERENCE, "--data", data, "--output", tmp_path / "o.csv")
+    assert result.exit_code == 0, result.output
+    assert "warning: dense_autoencoder was left out: the converter failed\n" in result.stdout
+    assert (
+        "warning: ensemble was left out: none of its members can be scored: dense_autoencoder: the converter failed; "
+        "one_class_svm: it is not part of the set\n"
+    ) in result.stdout
 
 
 def test_called_as_a_function(data: Path, tmp_path: Path) -> None:

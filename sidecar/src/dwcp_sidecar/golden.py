@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dwcp.anomaly.v1 import golden_pb2
+from dwcp_sidecar.audit.checks import requirement
 from dwcp_sidecar.errors import ContractError, code_name
 from dwcp_sidecar.features import check_samples
 from dwcp_sidecar.scorer import Scorer
@@ -47,11 +48,7 @@ def audit_golden(file: golden_pb2.GoldenFile, model_type: str, name: str) -> Non
     Raises:
         ContractError: METADATA_INVALID naming the file and the case.
     """
-
-    def require(condition: bool, what: str) -> None:
-        if not condition:
-            raise ContractError("METADATA_INVALID", name, f"{name}: {what}. Publish the set again.")
-
+    require = requirement("METADATA_INVALID", name)
     require(file.model_type == model_type, f"it is for {file.model_type!r}, not {model_type}")
     seen: set[str] = set()
     for case in file.cases:

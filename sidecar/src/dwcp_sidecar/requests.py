@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,9 +112,9 @@ def answer(id: Any, verdicts: Verdicts, index: int = 0) -> str:
     return json.dumps(data)
 
 
-def _finite_or_named(values: list[float]) -> list[float | str]:
+def _finite_or_named(values: list[float]) -> Sequence[float | str]:
     """Numbers, with an infinity (an expected value beyond float32, P1) as E5 writes it."""
-    return values if all(map(math.isfinite, values)) else [_echo(value) for value in values]  # type: ignore[return-value]
+    return values if all(map(math.isfinite, values)) else [_echo(value) for value in values]
 
 
 def answer_error(id: Any, error: ContractError) -> str:

@@ -11,9 +11,7 @@ import numpy as np
 from dwcp_training.detectors.base import Evaluation, Floats, clamp_scaled, shares
 from tests.conformance.inputs import Special
 from tests.conformance.reference.base import Reference
-
-_PIECE = 4096
-"""Windows that Keras gets at once."""
+from tests.conformance.reference.networks import in_pieces, traced
 
 
 class ClassifierOracle(Reference):
@@ -29,12 +27,10 @@ class ClassifierOracle(Reference):
     def _logit(self) -> Callable[[Floats], Any]:
         """The network up to the sum of its output unit: the sigmoid is taken in numpy, careful below one half."""
         import keras
-        import tensorflow as tf
 
         network = keras.models.load_model(self._folder / "lstm_classifier.keras", compile=False)
         trained = [layer for layer in network.layers if layer.get_weights()]  # dropout has none (LC1)
-        shape = (self.timesteps, len(self.names))
-        window = x = keras.Input(shape, dtype="float64")
+        window = x = keras.Input((self.timesteps, len(self.names)), dtype="float64")
         for layer in trained:
             if isinstance(layer, keras.layers.LSTM):
                 x = keras.layers.LSTM(layer.units, return_sequences=layer.return_sequences, dtype="float64")(x)
@@ -43,16 +39,13 @@ class ClassifierOracle(Reference):
                 x = keras.layers.Dense(layer.units, None if last else layer.activation, dtype="float64")(x)
         wide = keras.Model(window, x)
         wide.set_weights([array for layer in trained for array in layer.get_weights()])
-        return tf.function(
-            lambda scaled: wide(scaled, training=False), input_signature=[tf.TensorSpec((None, *shape), tf.float64)]
-        )
+        return traced(wide)
 
     def evaluate(self, items: Floats) -> Evaluation:
         mean, scale = self._scaler.mean_, self._scaler.scale_
         scaled = clamp_scaled(items, mean, scale)
-        parts = [self._logit(scaled[i : i + _PIECE]).numpy()[:, 0] for i in range(0, len(scaled), _PIECE)]
         with np.errstate(over="ignore"):
-            scores = 1 / (1 + np.exp(-np.concatenate(parts)))
+            scores = 1 / (1 + np.exp(-in_pieces(self._logit, scaled)[:, 0]))
         apart = (scaled - clamp_scaled(self._reference, mean, scale)) ** 2
         return Evaluation(
             scores=scores,

@@ -10,9 +10,7 @@ import numpy as np
 from dwcp_training.detectors.base import Evaluation, Floats, clamp_scaled, shares
 from tests.conformance.inputs import Special
 from tests.conformance.reference.base import Reference
-
-_PIECE = 4096
-"""Rows that Keras gets at once."""
+from tests.conformance.reference.networks import in_pieces
 
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 """No score is above it (DA3)."""
@@ -48,8 +46,7 @@ class DenseOracle(Reference):
     def evaluate(self, items: Floats) -> Evaluation:
         mean, scale = self._scaler.mean_, self._scaler.scale_
         scaled = clamp_scaled(items[:, -1], mean, scale)
-        parts = [np.asarray(self._reconstruct(scaled[i : i + _PIECE])) for i in range(0, len(scaled), _PIECE)]
-        reconstructed = np.concatenate(parts)
+        reconstructed = in_pieces(self._reconstruct, scaled)
         errors = (scaled - reconstructed) ** 2
         scores = np.minimum(errors.sum(axis=1) / len(self.names), _LARGEST_FLOAT32)
         return Evaluation(

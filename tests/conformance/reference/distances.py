@@ -1,6 +1,7 @@
 """Distances by LF1 and inputs around stored rows, for the detectors that compare a sample with rows."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from dwcp_training.detectors.base import Floats
+from tests.conformance.inputs import Special
 
 _NUMBERS = 2_000_000
 """Distances in memory at once."""
@@ -32,6 +34,11 @@ def published_rows(graph: Path) -> Floats:
     """The raw rows `[r, features]` that a graph stores. The caller checks that they scale to the pickle's."""
     tensors = {tensor.name: tensor for tensor in onnx.load(graph).graph.initializer}
     return numpy_helper.to_array(tensors["rows"])
+
+
+def around_rows(rows: Floats) -> dict[str, Special]:
+    """Makers of the inputs that a detector with stored rows needs."""
+    return {"row": partial(on_rows, rows=rows), "between": partial(between_rows, rows=rows)}
 
 
 def on_rows(items: Floats, rng: np.random.Generator, rows: Floats) -> Floats:

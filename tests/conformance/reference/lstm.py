@@ -6,15 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dwcp_training.detectors import keras_network
 from dwcp_training.detectors.base import Evaluation, Floats, clamp_scaled, shares
 from dwcp_training.profiles import LstmAutoencoderDefaults
 from tests.conformance.reference.base import Reference
-
-_PIECE = 4096
-"""Windows that Keras gets at once."""
+from tests.conformance.reference.networks import in_pieces, traced
 
 
 class LstmOracle(Reference):
@@ -34,21 +30,16 @@ class LstmOracle(Reference):
     def _reconstruct(self) -> Callable[[Floats], Any]:
         """`keras_network.reconstruct_float64`, traced once instead of built for each call."""
         import keras
-        import tensorflow as tf
 
         network = keras.models.load_model(self._folder / "lstm_autoencoder.keras", compile=False)
-        shape = (self.timesteps, len(self.names))
-        wide = keras_network.build(self._settings, shape[1], unroll=False, dtype="float64")
+        wide = keras_network.build(self._settings, len(self.names), unroll=False, dtype="float64")
         wide.set_weights(network.get_weights())
-        return tf.function(
-            lambda scaled: wide(scaled, training=False), input_signature=[tf.TensorSpec((None, *shape), tf.float64)]
-        )
+        return traced(wide)
 
     def evaluate(self, items: Floats) -> Evaluation:
         mean, scale = self._scaler.mean_, self._scaler.scale_
         scaled = clamp_scaled(items, mean, scale)
-        parts = [self._reconstruct(scaled[i : i + _PIECE]).numpy() for i in range(0, len(scaled), _PIECE)]
-        reconstructed = np.concatenate(parts)
+        reconstructed = in_pieces(self._reconstruct, scaled)
         errors = ((scaled - reconstructed) ** 2).sum(axis=1)
         scores = errors.sum(axis=1) / (items.shape[1] * items.shape[2])
         return Evaluation(

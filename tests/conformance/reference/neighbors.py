@@ -1,7 +1,6 @@
 """Local outlier factor by brute force in numpy, on the training rows of scikit-learn's model (LF1 to LF7)."""
 
 import pickle
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from dwcp_training.detectors.base import Evaluation, Floats, clamp_scaled, shares
 from tests.conformance.inputs import Special
 from tests.conformance.reference.base import Reference
-from tests.conformance.reference.distances import between_rows, on_rows, pieces, published_rows, squared_distances
+from tests.conformance.reference.distances import around_rows, pieces, published_rows, squared_distances
 
 _RAISE = 1e-10
 """Added to the mean of reach (LF3)."""
@@ -81,11 +80,7 @@ class NeighborsOracle(Reference):
         return values.sum(axis=1) / self.count
 
     def _special(self) -> dict[str, Special]:
-        return {
-            "row": partial(on_rows, rows=self.rows),
-            "between": partial(between_rows, rows=self.rows),
-            "tie": self._on_ties,
-        }
+        return {**around_rows(self.rows), "tie": self._on_ties}
 
     def _on_ties(self, items: Floats, rng: np.random.Generator) -> Floats:
         """Moved to where the last neighbour and the next row are equally far, or a float64 step from there (LF2).

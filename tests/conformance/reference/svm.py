@@ -1,7 +1,6 @@
 """One-class SVM in numpy, on the support vectors and weights of scikit-learn's model (SV1 to SV6)."""
 
 import pickle
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from dwcp_training.detectors.base import Evaluation, Floats, clamp_scaled, shares
 from tests.conformance.inputs import Special
 from tests.conformance.reference.base import Reference
-from tests.conformance.reference.distances import between_rows, on_rows, pieces, published_rows, squared_distances
+from tests.conformance.reference.distances import around_rows, pieces, published_rows, squared_distances
 
 _LEAST_INSIDE = 2.0**-100
 """What `inside` counts at least (SV2)."""
@@ -63,11 +62,7 @@ class SvmOracle(Reference):
         return np.concatenate(inside), np.concatenate(outside)
 
     def _special(self) -> dict[str, Special]:
-        return {
-            "row": partial(on_rows, rows=self._rows),
-            "between": partial(between_rows, rows=self._rows),
-            "kernel": self._along_the_kernel,
-        }
+        return {**around_rows(self._rows), "kernel": self._along_the_kernel}
 
     def _along_the_kernel(self, items: Floats, rng: np.random.Generator) -> Floats:
         """Away from a support vector, to kernel values from `1 - 1e-14` down to `exp(-900)` (SV2, SV3)."""

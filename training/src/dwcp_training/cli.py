@@ -369,7 +369,7 @@ def export(
     ] = None,
     precision: Annotated[
         Literal["float64", "float32"],
-        typer.Option(help="float64: the published graph. float32: autoencoders, also their input, within a tolerance."),
+        typer.Option(help="float64: the published graph. float32: networks, also their input, within a tolerance."),
     ] = "float64",
 ) -> None:
     """Writes the ONNX graph of a detector as one file, checked against the set."""

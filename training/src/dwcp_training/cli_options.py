@@ -130,7 +130,7 @@ def trains(detector: str) -> Callable[[Callable[..., dict[str, Any] | None]], Ca
         # Typer reads the parameters from here; those of the detector stand between where from and how.
         parts = [inspect.signature(part).parameters.values() for part in (_where_from, own, _how_read)]
         parameters = [parameter for part in parts for parameter in part]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
 

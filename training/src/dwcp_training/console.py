@@ -1,8 +1,11 @@
 """What commands share when they talk to a person: consoles, progress, what was read, refusals with an exit status."""
 
 import logging
+import math
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -52,6 +55,22 @@ def guarded(command: Callable[[], None], refusal: str, verbose: bool = False) ->
         err.print(str(error))
         return 1
     return 0
+
+
+def guarded_pipe(command: Callable[[], None], refusal: str) -> int:
+    """`guarded`, for a command whose standard output others read: it is done when they have had enough."""
+    try:
+        return guarded(command, refusal)
+    except BrokenPipeError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def check_seconds(flag: str, seconds: float | None) -> None:
+    """Raises `UsageError` for seconds that are given and make no sense."""
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise UsageError(f"{flag} {seconds:g}: write a number of seconds above 0")
 
 
 def print_warning(text: str, indent: str = "", console: Console = out) -> None:

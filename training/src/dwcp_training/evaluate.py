@@ -219,7 +219,11 @@ def run_evaluate(
             check_writable(json_file.parent, "--json")
         models_set = ModelSet.open(models)
         faults = Exclusion(tuple(labels)).read_intervals()
-        telemetry = read_table(list(data), load_profile(profile), on_bad_rows=on_bad_rows)  # type: ignore[arg-type]
+        telemetry = read_table(
+            list(data),
+            load_profile(profile),
+            on_bad_rows=on_bad_rows,  # type: ignore[arg-type]  # checked by read_table
+        )
         print_data(telemetry)
         found: dict[str, Evaluated] = {}
         with progress_bar() as bar:

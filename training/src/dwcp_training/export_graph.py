@@ -7,7 +7,6 @@ it is written.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.verdicts import Explain, Verdicts
 from dwcp_training.console import RefusedError, UsageError, guarded, out
+from dwcp_training.data.writers import whole_file
 from dwcp_training.export.run import cpu_session
 from dwcp_training.publish import PublishError, check_writable
 
@@ -225,12 +225,9 @@ def run_export(models: Path, detector: str, output: Path, batch: int | None = No
 
 
 def _write(output: Path, data: bytes) -> None:
-    aside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(data)
-        aside.replace(output)
+        with whole_file(output) as file:
+            file.write(data)
     except OSError as error:
         raise PublishError(f"--output {output}: cannot be written ({error.strerror}).") from None
-    finally:
-        aside.unlink(missing_ok=True)

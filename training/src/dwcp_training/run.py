@@ -104,21 +104,24 @@ def run(
         check_writable(output)
         telemetry = _telemetry(detector, source, chosen, settings)
         print_data(telemetry)
-        with progress_bar() as bar:
-            task = bar.add_task(detector, total=None)
-            trained = train(
-                detector,
-                telemetry,
-                settings,
-                output,
-                lambda done, total, text: bar.update(
-                    task, completed=done, total=total, description=f"{detector}: {text}"
-                ),
-                **options,
-            )
-        print_outcome(trained)
+        train_shown(detector, telemetry, settings, output, **options)
 
     return guarded(command, f"{detector} was not trained.", verbose)
+
+
+def train_shown(detector: str, telemetry: Telemetry, settings: BaseModel, output: Path, **options: Any) -> None:
+    """Trains and publishes as `pipeline.train` does, shows the progress, and prints the outcome."""
+    with progress_bar() as bar:
+        task = bar.add_task(detector, total=None)
+        trained = train(
+            detector,
+            telemetry,
+            settings,
+            output,
+            lambda done, total, text: bar.update(task, completed=done, total=total, description=f"{detector}: {text}"),
+            **options,
+        )
+    _print_outcome(trained)
 
 
 def checked_settings(defaults: BaseModel, flags: dict[str, Any]) -> Any:
@@ -163,8 +166,7 @@ def show_profile(name: str) -> int:
     return guarded(lambda: out.print(profile_yaml(load_profile(name)), end=""), "There is nothing to show.")
 
 
-def print_outcome(trained: Trained) -> None:
-    """Prints what came of a training run."""
+def _print_outcome(trained: Trained) -> None:
     table = Table(title=trained.detector, show_header=False, title_justify="left")
     for label, text in trained.facts.items():
         table.add_row(label, text)

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dwcp_training.console import UsageError, guarded, print_data, progress_bar
+from dwcp_training.console import UsageError, guarded, print_data
 from dwcp_training.data import Exclusion, Telemetry, forest_rows, read_table
-from dwcp_training.pipeline import train
 from dwcp_training.profiles import Profile, load_profile
 from dwcp_training.publish import check_writable
-from dwcp_training.run import checked_settings, print_outcome
+from dwcp_training.run import checked_settings, train_shown
 
 
 @dataclass
@@ -100,20 +99,8 @@ def run_ensemble(
         labelled = source.labelled(chosen)
         if labelled is not None:
             print_data(labelled)
-        with progress_bar() as bar:
-            task = bar.add_task("ensemble", total=None)
-            trained = train(
-                "ensemble",
-                telemetry,
-                settings,
-                models,
-                lambda done, total, text: bar.update(
-                    task, completed=done, total=total, description=f"ensemble: {text}"
-                ),
-                models=models,
-                labelled=labelled,
-                given=weights is not None,
-            )
-        print_outcome(trained)
+        train_shown(
+            "ensemble", telemetry, settings, models, models=models, labelled=labelled, given=weights is not None
+        )
 
     return guarded(command, "the ensemble was not trained.", verbose)

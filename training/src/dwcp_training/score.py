@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 from rich.table import Table
 
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.scorer import Scorer
-from dwcp_training.console import UsageError, err, guarded, out, print_left_out, print_warning, progress_bar
+from dwcp_training.console import (
+    UsageError,
+    check_seconds,
+    err,
+    guarded_pipe,
+    out,
+    print_left_out,
+    print_warning,
+    progress_bar,
+)
 from dwcp_training.data.chunks import ChunkReader
 from dwcp_training.data.row_judge import Chunk
 from dwcp_training.profiles import load_profile
 from dwcp_training.publish import check_writable
-from dwcp_training.score_output import Writer, check_output, in_row_order, opened, schema, table
-from dwcp_training.series_scores import SeriesScorer, features_of
-
-
-class Tally:
-    """What a detector found: rows with a level, by level."""
-
-    def __init__(self) -> None:
-        self.levels: dict[str, int] = {}
-
-    def add(self, levels: pa.ChunkedArray) -> None:
-        """Counts more rows."""
-        for entry in levels.value_counts().to_pylist():
-            self.levels[entry["values"]] = self.levels.get(entry["values"], 0) + entry["counts"]
+from dwcp_training.score_output import Writer, check_output, in_row_order, is_parquet, opened, schema, table
+from dwcp_training.series_scores import SeriesScorer, check_listed, features_of
 
 
 def chosen(models: ModelSet, names: Sequence[str]) -> list[Scorer]:
@@ -76,8 +70,7 @@ def run_score(
 
     def command() -> None:
         check_output(output)
-        if cadence is not None and not (np.isfinite(cadence) and cadence > 0):
-            raise UsageError(f"--cadence {cadence:g}: write a number of seconds above 0")
+        check_seconds("--cadence", cadence)
         if chunk_rows < 1:
             raise UsageError(f"--chunk-rows {chunk_rows}: write 1 or more")
         if output != "-":
@@ -85,15 +78,16 @@ def run_score(
         opened_set = ModelSet.open(models)
         scorable = chosen(opened_set, detectors)
         described = load_profile(profile)
-        features = features_of(scorable, described)
+        features = features_of(scorable)
+        check_listed(features, described)
         reader = ChunkReader(list(data), features, described, on_bad_rows=on_bad_rows, cadence=cadence, rows=chunk_rows)
         scorers = [SeriesScorer(model, features) for model in scorable]
         form = schema(
             times=described.timestamp_column is not None,
             files=len(reader.files) > 1,
-            parquet=output != "-" and Path(output).suffix.lower() != ".csv",
+            parquet=is_parquet(output),
         )
-        tallies = {scorer.model.name: Tally() for scorer in scorers}
+        tallies: dict[str, Counter[str]] = {scorer.model.name: Counter() for scorer in scorers}
         with opened(output, form) as writer, progress_bar() as bar:
             task = bar.add_task("scoring", total=reader.total_bytes)
             for chunk, done in reader:
@@ -106,8 +100,8 @@ def run_score(
         print_left_out(report, console)
         found = Table("detector", "scored", "warning", "critical", "threshold", "no full window yet")
         for scorer in scorers:
-            levels = tallies[scorer.model.name].levels
-            counts = (scorer.scored, levels.get("WARNING", 0), levels.get("CRITICAL", 0))
+            levels = tallies[scorer.model.name]
+            counts = (scorer.scored, levels["WARNING"], levels["CRITICAL"])
             found.add_row(
                 scorer.model.name, *(f"{n:,}" for n in counts), f"{scorer.model.threshold:.6g}", f"{scorer.waiting:,}"
             )
@@ -116,16 +110,11 @@ def run_score(
             for name, why in scorer.missing.items():
                 print_warning(f"{scorer.model.name} was scored without {name}: {why}", console=console)
         if not detectors:
-            for name in opened_set.metadata.keys() - opened_set.models.keys():
-                reason = opened_set.metadata[name].graph.unavailable_reason
-                print_warning(f"{name} was left out: {reason}", console=console)
+            for name in opened_set.metadata:
+                if name not in opened_set.models:
+                    print_warning(f"{name} was left out: {opened_set.why_not(name)}", console=console)
 
-    try:
-        return guarded(command, "Not everything was scored.")
-    except BrokenPipeError:  # who reads standard output has had enough
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return guarded_pipe(command, "Not everything was scored.")
 
 
 def _score(
@@ -133,7 +122,7 @@ def _score(
     scorers: Sequence[SeriesScorer],
     writer: Writer,
     form: pa.Schema,
-    tallies: dict[str, Tally],
+    tallies: dict[str, Counter[str]],
     *,
     only_alarms: bool,
 ) -> None:
@@ -142,7 +131,8 @@ def _score(
     for scorer in scorers:
         for scored in scorer.score(chunk):
             part = table(chunk, scorer.model, scorer.columns, scored, form, only_alarms=only_alarms)
-            tallies[scorer.model.name].add(part[0]["level"])
+            for entry in part[0]["level"].value_counts().to_pylist():
+                tallies[scorer.model.name][entry["values"]] += entry["counts"]
             parts.append(part)
     if parts:
         writer.write(in_row_order(parts))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from dwcp_sidecar.scorer import Scorer
 from dwcp_training.console import UsageError
 from dwcp_training.data.row_judge import Chunk
 from dwcp_training.data.telemetry import rfc3339
+from dwcp_training.data.writers import whole_file
 from dwcp_training.publish import PublishError
 from dwcp_training.series_scores import Scored
 
@@ -104,6 +104,11 @@ def check_output(output: str) -> None:
         raise UsageError(f"--output {output}: write - for standard output, or a file that ends in .csv or .parquet")
 
 
+def is_parquet(output: str) -> bool:
+    """Whether that is what goes to `output`, as `check_output` accepts it; else it is CSV."""
+    return output != "-" and Path(output).suffix.lower() != ".csv"
+
+
 class Writer:
     """Writes tables of one schema to a file or a stream."""
 
@@ -140,22 +145,16 @@ def opened(output: str, form: pa.Schema) -> Iterator[Writer]:
         sys.stdout.buffer.flush()
         return
     path = Path(output)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with aside.open("xb") as file:
-            writer = Writer(file, form, parquet=path.suffix.lower() != ".csv")
+        with whole_file(path) as file:
+            writer = Writer(file, form, parquet=is_parquet(output))
             yield writer
             writer.close()
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise PublishError(
             f"--output {output}: cannot be written ({reason}). Name a file in a folder of yours."
         ) from None
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _times(chunk: Chunk, rows: NDArray[np.intp], form: pa.Schema) -> pa.Array:

@@ -98,13 +98,13 @@ class SeriesScorer:
         return np.concatenate(parts), np.concatenate(starts)[order], last[order]
 
 
-def features_of(models: Sequence[Scorer], profile: Profile) -> list[str]:
-    """Names of the features that some models need, each once.
+def features_of(models: Sequence[Scorer]) -> list[str]:
+    """Names of the features that some models need, each once."""
+    return list(dict.fromkeys(name for model in models for name in model.feature_names))
 
-    Raises:
-        DataError: the profile lists its metrics, and one that a model needs is not among them.
-    """
-    names = list(dict.fromkeys(name for model in models for name in model.feature_names))
+
+def check_listed(names: Sequence[str], profile: Profile) -> None:
+    """Raises `DataError` when the profile lists its metrics, and one that the models need is not among them."""
     if profile.reader.features == "listed":
         for name in names:
             if name not in profile.feature_schema.names:
@@ -113,4 +113,3 @@ def features_of(models: Sequence[Scorer], profile: Profile) -> list[str]:
                     f"the models score {', '.join(names)}; {profile.feature_schema.name!r} has no {name!r}.",
                     "Name the profile that they were trained with: --profile.",
                 )
-    return names

@@ -118,11 +118,13 @@ class CallPool(ThreadPoolExecutor):
         with self._counts:
             self.pending += 1
         if self.loop is not None and args[0] is internals._unary_response_in_pool:
-            return self._receive(came, fn, *args)  # type: ignore[return-value]  # as much of a Future as gRPC uses
+            # As much of a Future as gRPC uses.
+            return self._receive(self.loop.ready, came, fn, *args)  # type: ignore[return-value]
         return super().submit(self._run, came, fn, *args, **kwargs)
 
     def _receive(
         self,
+        ready: deque[Callable[[], None]],
         came: float,
         in_context: Callable[..., Any],
         respond: Callable[..., Any],
@@ -144,8 +146,8 @@ class CallPool(ThreadPoolExecutor):
             run = partial(
                 self._run, came, in_context, respond, head, state, behavior, request, decode, encode, then=answered.tell
             )
-            if size <= SMALL_BYTES and self.loop is not None:
-                self.loop.ready.append(run)
+            if size <= SMALL_BYTES:
+                ready.append(run)
             else:
                 super(CallPool, self).submit(run)
             return outcome

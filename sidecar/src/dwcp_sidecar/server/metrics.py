@@ -6,10 +6,8 @@ a process counted stays in the sum when it ends; its gauges go when `forget` is 
 """
 
 import os
-import struct
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +43,6 @@ BUCKETS = (
 """Upper bounds of `dwcp_request_seconds`, the same in every implementation."""
 
 _INFO = "dwcp_model_set_info"
-_READS = 5
 _PUBLISH_SECONDS = 1.0  # a scrape comes every 10 s or so; fresher gauges would not be seen
 
 
@@ -340,23 +337,26 @@ class _Shared:
     """Reads the files of all processes when a scrape comes."""
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
+        self._folder = Path(folder)
 
     def collect(self) -> Iterable["Metric"]:
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        for _ in range(_READS):
-            try:
-                metrics = list(MultiProcessCollector(None, self._folder).collect())
-                break
-            except (struct.error, FileNotFoundError):  # a process is making its files, or they go with the folder
-                time.sleep(0.02)
-        else:
-            raise RuntimeError(f"the files in {self._folder} cannot be read")
+        # A file is empty from its making until its process goes on, which on a busy machine takes a while, or for ever
+        # when that process was killed. Nothing is counted in it yet: it does not keep the others from being shown.
+        begun = [str(file) for file in self._folder.glob("*.db") if _size(file)]
+        metrics = list(MultiProcessCollector.merge(begun))
         for metric in metrics:
             if metric.name == _INFO:  # sets that were in use once
                 metric.samples = [sample for sample in metric.samples if sample.value]
         return metrics
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # gauges of a process that ended
+        return 0
 
 
 def shared_folder(parent: Path) -> Path:

@@ -18,6 +18,7 @@ import numpy as np
 
 from dwcp_training.data.errors import DataError, DataErrorCode
 from dwcp_training.data.pieces import BLOCK, CHUNK_ROWS, pieces
+from dwcp_training.data.readers import check_reading
 from dwcp_training.data.report import Report
 from dwcp_training.data.row_judge import Chunk, RowJudge, by_series
 from dwcp_training.data.sources import Source, find_sources
@@ -71,10 +72,7 @@ class ChunkReader:
         rows: int = CHUNK_ROWS,
         block: int = BLOCK,
     ) -> None:
-        if on_bad_rows not in ("fail", "drop"):
-            raise DataError("on_bad_rows", f"{on_bad_rows!r} is neither 'fail' nor 'drop'.")
-        if cadence is not None and not (np.isfinite(cadence) and cadence > 0):
-            raise DataError("cadence", f"{cadence} must be a number of seconds above 0.")
+        check_reading(on_bad_rows, cadence)
         if rows < 1 or block < 1:
             raise DataError("rows", f"a chunk of {min(rows, block)} must be of 1 or more.")
         self._features, self._profile = tuple(features), profile
@@ -123,7 +121,7 @@ class ChunkReader:
                 file.source.path, self._features, self._profile, self._rows, self._block
             ):
                 named = replace(table, name=file.source.name)
-                chunk = self._judge.judge(named, columns, file.series, done)
+                chunk = self._judge.judge(named, columns, file.series)
                 if len(chunk):
                     yield chunk, before + int(size * done)
             before += size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from dwcp_training.data.checks import Faults
 from dwcp_training.data.errors import DataError, DataErrorCode
 from dwcp_training.data.exclusion import Exclusion, Intervals, anomalous_rows, excluded_rows
 from dwcp_training.data.layout import Layout
+from dwcp_training.data.raw import RawTable
 from dwcp_training.data.report import EXCLUDED_GRACE, LISTED, Gap, Problem, ProblemKind
 from dwcp_training.data.rows import Rows
 from dwcp_training.data.telemetry import Segments
@@ -24,7 +25,7 @@ from dwcp_training.data.time_order import (
     segments_between,
     steps_seconds,
 )
-from dwcp_training.profiles import Profile
+from dwcp_training.profiles import FeatureSchema, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def judge(
         dropped=excluded.dropped | faults.counts_by_first(),
         excluded_by_kind=excluded.by_kind,
         problem_counts=faults.counts(),
-        problems=_problems(faults, rows, layout, profile),
+        problems=problems_of(faults, rows.place, layout.columns, layout.schema, profile),
         gaps=tuple(_gaps(rows, ordered, seconds)),
         segments=_segments(rows, kept, seconds),
         cadence_seconds=seconds,
@@ -150,29 +151,41 @@ def _faults(rows: Rows, layout: Layout, timed: NDArray[np.intp], ordered: NDArra
     return checks.collect([cells, checks.fault(np.flatnonzero(rows.broken), checks.WHOLE_ROW, ProblemKind.WRONG_WIDTH)])
 
 
-def _problems(faults: Faults, rows: Rows, layout: Layout, profile: Profile) -> tuple[Problem, ...]:
-    """The first faults, in words."""
+def problems_of(
+    faults: Faults,
+    place: Callable[[int], tuple[RawTable, int]],
+    columns: Sequence[str],
+    schema: FeatureSchema,
+    profile: Profile,
+) -> tuple[Problem, ...]:
+    """The first faults, in words.
+
+    Args:
+        place: the table of a row and its index there.
+        columns: of the features, in their order.
+        schema: their plausible ranges, where these are checked.
+    """
     unit = profile.reader.timestamp_format
     described = []
     for row, column, code in zip(
         faults.rows[:LISTED].tolist(), faults.columns[:LISTED].tolist(), faults.kinds[:LISTED].tolist(), strict=True
     ):
         kind = checks.KINDS[code]
-        table, index = rows.place(row)
+        table, index = place(row)
         if column == checks.WHOLE_ROW:
             name, value = "", ""
             message = table.broken[index]
         else:
-            name = layout.columns[column - 1] if column != checks.TIMESTAMP else str(profile.timestamp_column)
-            value = shortened(table.cells[name][index].as_py())
-            message = checks.describe(kind, value, layout.schema, column)
+            name = columns[column - 1] if column != checks.TIMESTAMP else str(profile.timestamp_column)
+            value = _shortened(table.cells[name][index].as_py())
+            message = checks.describe(kind, value, schema, column)
             if kind is ProblemKind.BAD_TIMESTAMP and unit != "iso":
                 message = f"{value!r} is not a number of {unit}"
         described.append(Problem(table.name, int(table.lines[index]), name, value, kind, message))
     return tuple(described)
 
 
-def shortened(value: object) -> str:
+def _shortened(value: object) -> str:
     text = "" if value is None else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

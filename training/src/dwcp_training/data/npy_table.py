@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dwcp_training.data.errors import DataError, DataErrorCode
-from dwcp_training.data.raw import RawTable
+from dwcp_training.data.raw import RawTable, unreadable
 
 
 def npy_width(path: Path) -> int:
@@ -75,8 +75,7 @@ def _opened(path: Path) -> NDArray[np.float64]:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
-        reason = "it is a folder" if path.is_dir() else error.strerror or str(error)
-        raise DataError("file", f"cannot read {path}: {reason}.", code=DataErrorCode.UNREADABLE) from error
+        raise unreadable(path, error) from error
     except (ValueError, EOFError) as error:
         raise DataError(
             "file", f"{path.name} is no array of numbers: {error}", code=DataErrorCode.NOT_A_TABLE

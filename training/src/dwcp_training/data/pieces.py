@@ -15,7 +15,7 @@ from dwcp_training.data.csv_table import csv_table_of, header_names
 from dwcp_training.data.errors import DataError, DataErrorCode
 from dwcp_training.data.layout import feature_name
 from dwcp_training.data.npy_table import npy_rows, npy_width, read_npy_table
-from dwcp_training.data.raw import RawTable, select_columns
+from dwcp_training.data.raw import RawTable, select_columns, unreadable
 from dwcp_training.profiles import Profile
 
 CHUNK_ROWS = 65_536
@@ -117,18 +117,18 @@ def _csv(
             blocks = _line_blocks(file, path.name, block)
             header, _, body = next(blocks, b"").partition(b"\n")
             columns = columns_of(path, header_names(path, header, delimiter), features, profile)
-            done, line = len(header), 1
+            done, line = len(header) + 1, 1
             while True:
+                done += len(body)
                 if body and not body.isspace():
                     table = csv_table_of(path, header + b"\n" + body, columns.needed, delimiter=delimiter)
                     yield replace(table, lines=table.lines + (line - 1)), columns, min(1.0, done / size)
                 line += body.count(b"\n")
-                done += len(body)
                 body = next(blocks, b"")
                 if not body:
                     return
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def _line_blocks(file: BinaryIO, name: str, block: int) -> Iterator[bytes]:
@@ -171,7 +171,7 @@ def _parquet(
         raise DataError("file", f"{path.name} is not Parquet: {error}", code=DataErrorCode.NOT_A_TABLE) from error
     except OSError as error:
         if error.errno is not None:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         raise DataError("file", f"{path.name} is not Parquet: {error}", code=DataErrorCode.NOT_A_TABLE) from error
 
 
@@ -196,8 +196,3 @@ def _slice(table: RawTable, start: int, stop: int) -> RawTable:
         return table
     broken = {row - start: fault for row, fault in table.broken.items() if start <= row < stop}
     return replace(table, cells=table.cells.slice(start, stop - start), lines=table.lines[start:stop], broken=broken)
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    reason = "it is a folder" if path.is_dir() else error.strerror or str(error)
-    return DataError("file", f"cannot read {path}: {reason}.", code=DataErrorCode.UNREADABLE)

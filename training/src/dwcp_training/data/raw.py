@@ -45,8 +45,13 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        reason = "it is a folder" if path.is_dir() else error.strerror or str(error)
-        raise DataError("file", f"cannot read {path}: {reason}.", code=DataErrorCode.UNREADABLE) from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """The refusal of a file that the system does not let be read."""
+    reason = "it is a folder" if path.is_dir() else error.strerror or str(error)
+    return DataError("file", f"cannot read {path}: {reason}.", code=DataErrorCode.UNREADABLE)
 
 
 def select_columns(path: Path, present: Sequence[str], needed: Sequence[str], delimiter: str = ",") -> None:

@@ -58,10 +58,7 @@ def read_table(
             a column holds no number at all; `cadence` is not that of the data; or `anomalies` are wanted and nothing
             tells them from normal rows.
     """
-    if on_bad_rows not in ("fail", "drop"):
-        raise DataError("on_bad_rows", f"{on_bad_rows!r} is neither 'fail' nor 'drop'.")
-    if cadence is not None and not (np.isfinite(cadence) and cadence > 0):
-        raise DataError("cadence", f"{cadence} must be a number of seconds above 0.")
+    check_reading(on_bad_rows, cadence)
     exclude = exclude or Exclusion()
     intervals = exclude.read_intervals()
     labelled = anomalies is not None
@@ -125,6 +122,14 @@ def read_table(
         asked_to_exclude=intervals is not None or (exclude.label_column is not None and not labelled),
     )
     return replace(telemetry, report=replace(report, warnings=warnings))
+
+
+def check_reading(on_bad_rows: str, cadence: float | None) -> None:
+    """Raises `DataError` for arguments of a reader that make no sense."""
+    if on_bad_rows not in ("fail", "drop"):
+        raise DataError("on_bad_rows", f"{on_bad_rows!r} is neither 'fail' nor 'drop'.")
+    if cadence is not None and not (np.isfinite(cadence) and cadence > 0):
+        raise DataError("cadence", f"{cadence} must be a number of seconds above 0.")
 
 
 def _telemetry(

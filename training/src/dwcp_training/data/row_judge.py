@@ -15,13 +15,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dwcp_training.data import checks
-from dwcp_training.data.cells import Times, epoch_times, parse_numbers, parse_times
+from dwcp_training.data.cells import parse_numbers
 from dwcp_training.data.errors import DataError, DataErrorCode
-from dwcp_training.data.judged import shortened
+from dwcp_training.data.judged import problems_of
 from dwcp_training.data.pieces import Columns
 from dwcp_training.data.raw import RawTable
 from dwcp_training.data.report import LISTED, Problem, ProblemKind, Report, counted
-from dwcp_training.data.rows import text_of
+from dwcp_training.data.rows import text_of, times_of
 from dwcp_training.data.time_order import GAP_FACTOR
 from dwcp_training.profiles import FeatureSchema, Profile
 
@@ -43,7 +43,6 @@ class Chunk:
         rows: int64 ``[n]``, line in a CSV file (the header is 1), number of the row in others (from 1).
         series: name of each row's series, ``[n]``: a run, a file, a device; empty where there is only one.
         fresh: bool ``[n]``: no window holds this row and one of its series before it.
-        done: share of its file that is read with it.
     """
 
     file: str
@@ -52,7 +51,6 @@ class Chunk:
     rows: NDArray[np.int64]
     series: NDArray[np.object_]
     fresh: NDArray[np.bool_]
-    done: float
 
     def __len__(self) -> int:
         return len(self.values)
@@ -106,14 +104,13 @@ class RowJudge:
         self.dropped: dict[str, int] = {}
         self.ignored_columns: dict[str, None] = {}
 
-    def judge(self, table: RawTable, columns: Columns, series: str = "", done: float = 0.0) -> Chunk:
+    def judge(self, table: RawTable, columns: Columns, series: str = "") -> Chunk:
         """The rows of `table` that can be scored.
 
         Args:
             table: what comes next.
             columns: where its values are.
             series: the series of all its rows; without effect where the profile has a series column.
-            done: passed on.
 
         Raises:
             DataError: a row is bad and bad rows are not left out; the first ones are listed.
@@ -121,7 +118,7 @@ class RowJudge:
         n = len(table.lines)
         numbers = [parse_numbers(table.name, name, table.cells[name]) for name in columns.features]
         values = np.column_stack([column.values for column in numbers]) + 0.0  # negative zero is zero (F5)
-        times = self._times(table)
+        times = times_of(table, self._profile)
         names = np.full(n, series, dtype=object)
         if self._profile.reader.series_column is not None:
             names = text_of(table, self._profile.reader.series_column)
@@ -158,7 +155,6 @@ class RowJudge:
             rows=table.lines[kept],
             series=names[kept],
             fresh=fresh[kept],
-            done=done,
         )
 
     def cut(self, series: str | None = None) -> None:
@@ -178,14 +174,6 @@ class RowJudge:
             gap_count=self.gap_count,
             ignored_columns=tuple(self.ignored_columns),
         )
-
-    def _times(self, table: RawTable) -> Times | None:
-        name, unit = self._profile.timestamp_column, self._profile.reader.timestamp_format
-        if name is None:
-            return None
-        if unit == "iso":
-            return parse_times(table.name, name, table.cells[name])
-        return epoch_times(table.name, name, table.cells[name], unit)
 
     @staticmethod
     def _in_file_order(state: _Series, at: NDArray[np.intp], kept: NDArray[np.bool_], fresh: NDArray[np.bool_]) -> None:
@@ -250,7 +238,7 @@ class RowJudge:
         for into, counts in ((self.problem_counts, faults.counts()), (self.dropped, faults.counts_by_first())):
             for kind, count in counts.items():
                 into[kind] = into.get(kind, 0) + count
-        found = self._describe(faults, table, columns)
+        found = problems_of(faults, lambda row: (table, row), columns.features, _NO_SCHEMA, self._profile)
         if not self._drop:
             raise DataError(
                 "rows",
@@ -263,26 +251,8 @@ class RowJudge:
             )
         self.problems += found[: LISTED - len(self.problems)]
 
-    def _describe(self, faults: checks.Faults, table: RawTable, columns: Columns) -> list[Problem]:
-        """The first faults, in words."""
-        described = []
-        for row, column, code in zip(
-            faults.rows[:LISTED].tolist(), faults.columns[:LISTED].tolist(), faults.kinds[:LISTED].tolist(), strict=True
-        ):
-            kind, name, value = checks.KINDS[code], "", ""
-            if column == checks.WHOLE_ROW:
-                message = table.broken[row]
-            else:
-                name = columns.features[column - 1] if column else str(self._profile.timestamp_column)
-                value = shortened(table.cells[name][row].as_py())
-                message = checks.describe(kind, value, _NO_SCHEMA, column)
-                if kind is ProblemKind.BAD_TIMESTAMP and self._profile.reader.timestamp_format != "iso":
-                    message = f"{value!r} is not a number of {self._profile.reader.timestamp_format}"
-            described.append(Problem(table.name, int(table.lines[row]), name, value, kind, message))
-        return described
 
-
-_NO_SCHEMA = FeatureSchema(name="none", version=1)
+_NO_SCHEMA = FeatureSchema(name="none", version=1)  # ranges are not checked here
 
 
 def by_series(names: NDArray[np.object_]) -> list[tuple[str, NDArray[np.intp]]]:

@@ -188,7 +188,7 @@ def _read_part(
         values=np.column_stack([column.values for column in numbers]) + 0.0,  # negative zero is zero (F5)
         text=np.column_stack([column.text for column in numbers]),
         empty=np.column_stack([column.empty for column in numbers]),
-        times=_times(table, profile),
+        times=times_of(table, profile),
         labelled=labelled,
         labels=labels,
         series=text_of(table, reader.series_column),
@@ -219,7 +219,8 @@ def _read_table(
         raise DataError(error.field, f"run {source.run.name}: {error.message}", error.remedy, code=error.code) from None
 
 
-def _times(table: RawTable, profile: Profile) -> Times | None:
+def times_of(table: RawTable, profile: Profile) -> Times | None:
+    """The times of a table, None where the profile has none."""
     name = profile.timestamp_column
     if name is None:
         return None

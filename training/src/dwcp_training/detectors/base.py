@@ -159,16 +159,31 @@ def common_metadata(
         scaler=model_pb2.Scaler(mean=mean, scale=scale),
         reference_values=np.median(fitted_values, axis=0),
     )
-    record = metadata.training
-    record.data_source = telemetry.source
-    record.rows_read = telemetry.report.rows_read
+    record_data(metadata.training, telemetry)
+    if telemetry.scaling.method != "standard":
+        scaling = f"{telemetry.scaling.method}, version {telemetry.scaling.version}"
+        metadata.training.hyperparameters["scaling"] = scaling
+    return metadata
+
+
+def record_data(record: model_pb2.TrainingRecord, telemetry: Telemetry) -> None:
+    """Writes down which data was read, what of it was left out, and the warnings about it."""
+    record.data_source, record.rows_read = telemetry.source, telemetry.report.rows_read
     record.first_timestamp, record.last_timestamp = telemetry.first_timestamp, telemetry.last_timestamp
     record.warnings.extend(telemetry.report.warnings)
-    if telemetry.scaling.method != "standard":
-        record.hyperparameters["scaling"] = f"{telemetry.scaling.method}, version {telemetry.scaling.version}"
     for reason, rows in telemetry.report.dropped.items():
         record.dropped[reason] = rows
-    return metadata
+
+
+def counted_rows(telemetry: Telemetry, fitted: int, held_out: int) -> str:
+    """How many rows were fitted, held out and read, in words."""
+    return f"{fitted:,} fitted, {held_out:,} held out, {telemetry.report.rows_read:,} read"
+
+
+def counted_above(threshold: float, scores: Floats) -> str:
+    """A threshold and how many scores of the fitted rows lie above it, in words."""
+    above = int((scores > threshold).sum())
+    return f"{threshold:.6f}: {above:,} of {len(scores):,} fitted rows lie above ({100 * above / len(scores):.2f} %)"
 
 
 def clamp_scaled(items: Floats, mean: Floats, scale: Floats) -> Floats:

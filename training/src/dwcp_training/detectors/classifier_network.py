@@ -1,18 +1,13 @@
 """The Keras network of the LSTM classifier: building, training, saving (S4-4)."""
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dwcp_training.detectors.keras_network import LONGEST_UNROLLED, timeless
+from dwcp_training.detectors.keras_network import LONGEST_UNROLLED, archived, outputs, steps_at_once
 from dwcp_training.detectors.libraries import require_keras
 from dwcp_training.profiles import LstmClassifierDefaults
-
-STEPS_AT_ONCE = 50
-"""Batches between two returns to Python."""
 
 
 def build(settings: LstmClassifierDefaults, features: int, *, unroll: bool, dtype: str = "float32") -> Any:
@@ -62,7 +57,7 @@ def train(
             {"class_name": settings.optimizer, "config": {"learning_rate": settings.learning_rate}}
         ),
         loss="binary_crossentropy",
-        steps_per_execution=max(1, min(STEPS_AT_ONCE, len(fitted[0]) // settings.batch_size)),
+        steps_per_execution=steps_at_once(len(fitted[0]), settings.batch_size),
     )
     weights = class_weights(fitted[1], settings)
     history = network.fit(
@@ -98,15 +93,9 @@ def class_weights(labels: np.ndarray, settings: LstmClassifierDefaults) -> np.nd
 
 def scores_float64(network: Any, settings: LstmClassifierDefaults, scaled: np.ndarray) -> np.ndarray:
     """Keras' own scores in float64 on the same weights: `[n]` for scaled windows `[n, timesteps, features]`."""
-    wide = build(settings, scaled.shape[-1], unroll=False, dtype="float64")
-    wide.set_weights(network.get_weights())
-    parts = [np.asarray(wide(scaled[i : i + 4096], training=False)) for i in range(0, len(scaled), 4096)]
-    return np.concatenate(parts)[:, 0]
+    return outputs(build(settings, scaled.shape[-1], unroll=False, dtype="float64"), network, scaled)[:, 0]
 
 
 def saved(network: Any) -> dict[str, bytes]:
     """The network as `lstm_classifier.keras`: equal networks give equal bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "network.keras"
-        network.save(file)
-        return {"lstm_classifier.keras": timeless(file.read_bytes())}
+    return {"lstm_classifier.keras": archived(network)}

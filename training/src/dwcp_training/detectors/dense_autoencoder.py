@@ -19,10 +19,12 @@ from dwcp_training.detectors.base import (
     Progress,
     clamp_scaled,
     common_metadata,
+    counted_rows,
     fitted_scaler,
     shares,
     silent,
 )
+from dwcp_training.detectors.keras_network import epochs_said, shown_epochs
 from dwcp_training.export import dense
 from dwcp_training.export.crosscheck_dense import cross_check_dense
 from dwcp_training.export.dense import LARGEST_SCORE, DenseWeights
@@ -87,14 +89,11 @@ def fit_dense_autoencoder(
         )
     scaler = fitted_scaler(fit_part)
 
-    def on_epoch(epoch: int, logs: dict[str, float]) -> None:
-        progress(epoch + 1, settings.epochs, f"loss {logs['loss']:.5f}, held out {logs['val_loss']:.5f}")
-
     network, history = dense_network.train(
         clamp_scaled(fit_part.values, scaler.mean_, scaler.scale_).astype(np.float32),
         clamp_scaled(held_out.values, scaler.mean_, scaler.scale_).astype(np.float32),
         settings,
-        on_epoch,
+        shown_epochs(progress, settings.epochs),
     )
     weights = dense_network.weights_of(network, settings.activation)
     _check_bounded(weights, settings)
@@ -114,8 +113,6 @@ def fit_dense_autoencoder(
     threshold = _threshold(scores, settings.threshold_percentile)
     metadata.threshold = threshold
     metadata.training.history["score_range"].values.extend([scores.min(), scores.max()])
-    epochs = len(history["loss"])
-    best = int(np.argmin(history["val_loss"]))
     above = int((scores > threshold).sum())
 
     return Fitted(
@@ -134,11 +131,10 @@ def fit_dense_autoencoder(
         metadata_file="dense_autoencoder_metadata.json",
         graph_file="dense_autoencoder.onnx",
         facts={
-            "rows": f"{len(fit_part):,} fitted, {len(held_out):,} held out, {telemetry.report.rows_read:,} read",
+            "rows": counted_rows(telemetry, len(fit_part), len(held_out)),
             "layers": "-".join(map(str, (metadata.n_features, *weights.units, metadata.n_features)))
             + f", {settings.activation}",
-            "epochs": f"{epochs} of {settings.epochs}, best was {best + 1}: "
-            f"held-out loss {history['val_loss'][best]:.6f}",
+            "epochs": epochs_said(history, settings.epochs),
             "scores": f"{scores.min():.5f} to {scores.max():.5f} on the fitted rows, "
             f"mean {scores.mean():.5f}, standard deviation {scores.std():.5f}",
             "threshold": f"{threshold:.6f}: percentile {settings.threshold_percentile:g} of the fitted rows' scores, "

@@ -1,19 +1,14 @@
 """The Keras network of the dense autoencoder: building, training, saving (S2-3, S2-4)."""
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dwcp_training.detectors.keras_network import timeless
+from dwcp_training.detectors.keras_network import archived, outputs, steps_at_once
 from dwcp_training.detectors.libraries import require_keras
 from dwcp_training.export.dense import DenseLayer, DenseWeights
 from dwcp_training.profiles import DenseAutoencoderDefaults
-
-STEPS_AT_ONCE = 50
-"""Batches between two returns to Python."""
 
 
 def hidden_units(settings: DenseAutoencoderDefaults) -> list[int]:
@@ -81,7 +76,7 @@ def train(
         optimizer=keras.optimizers.get({"class_name": settings.optimizer, "config": config}),
         loss=settings.loss,
         metrics=[settings.loss],
-        steps_per_execution=max(1, min(STEPS_AT_ONCE, len(fitted) // settings.batch_size)),
+        steps_per_execution=steps_at_once(len(fitted), settings.batch_size),
     )
     error = settings.loss  # the metric, without the penalty that `loss` has
 
@@ -121,14 +116,9 @@ def weights_of(network: Any, activation: str) -> DenseWeights:
 
 def reconstruct_float64(network: Any, settings: DenseAutoencoderDefaults, scaled: np.ndarray) -> np.ndarray:
     """Keras' own reconstruction in float64 on the same weights: `[n, features]` in and out."""
-    wide = build(settings, scaled.shape[-1], dtype="float64")
-    wide.set_weights(network.get_weights())
-    return np.concatenate([np.asarray(wide(scaled[i : i + 4096], training=False)) for i in range(0, len(scaled), 4096)])
+    return outputs(build(settings, scaled.shape[-1], dtype="float64"), network, scaled)
 
 
 def saved(network: Any) -> dict[str, bytes]:
     """The network as `dense_autoencoder.keras`: equal networks give equal bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "network.keras"
-        network.save(file)
-        return {"dense_autoencoder.keras": timeless(file.read_bytes())}
+    return {"dense_autoencoder.keras": archived(network)}

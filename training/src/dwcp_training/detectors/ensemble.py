@@ -7,16 +7,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from dwcp.anomaly.v1 import features_pb2, model_pb2
+from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar import detectors
 from dwcp_sidecar.model_set import ModelSet
+from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.verdicts import Explain
 from dwcp_training.calibrate import midpoint_below
 from dwcp_training.data.errors import DataError, DataErrorCode
 from dwcp_training.data.fingerprint import fingerprint
 from dwcp_training.data.telemetry import Telemetry
-from dwcp_training.data.windows import time_split, windows
-from dwcp_training.detectors.base import HELD_OUT, Evaluation, Fitted, Floats, Progress, silent
+from dwcp_training.data.windows import time_split, window_starts, windows
+from dwcp_training.detectors.base import HELD_OUT, Evaluation, Fitted, Floats, Progress, record_data, silent
 from dwcp_training.detectors.fitted_weights import FittedWeights, fit_weights
 from dwcp_training.detectors.member_scores import Member, items_of, members_of
 from dwcp_training.profiles import EnsembleDefaults
@@ -41,10 +42,11 @@ class EnsembleReference:
 
     def normalized(self, items: Floats) -> Floats:
         """The members' scores on the common scale, float64 `[members, n]`, of items `[n, timesteps, features]`."""
+        return self._on_common_scale([member.scores(items) for member in self.members])
+
+    def _on_common_scale(self, published: Sequence[NDArray[np.float32]]) -> Floats:
         entries = self._metadata.ensemble.members
-        return np.array(
-            [on_common_scale(m.scores(items), e.low, e.high) for m, e in zip(self.members, entries, strict=True)]
-        )
+        return np.array([on_common_scale(s, e.low, e.high) for s, e in zip(published, entries, strict=True)])
 
     def scores(self, items: Floats) -> Floats:
         """Unrounded scores, float64 `[n]` (EN4)."""
@@ -52,12 +54,7 @@ class EnsembleReference:
 
     def evaluate(self, items: Floats) -> Evaluation:
         verdicts = [member.model.run(member.of(items), Explain.ALWAYS) for member in self.members]
-        normalized = np.array(
-            [
-                on_common_scale(verdict.scores, entry.low, entry.high)
-                for verdict, entry in zip(verdicts, self._metadata.ensemble.members, strict=True)
-            ]
-        )
+        normalized = self._on_common_scale([verdict.scores for verdict in verdicts])
         scores = weighted_mean(normalized, self._weights)
         parts = [weight * n for weight, n in zip(self._weights, normalized, strict=True)]
         total = sum(parts, np.zeros(len(items)))[:, np.newaxis]
@@ -128,9 +125,11 @@ def fit_ensemble(
     members = members_of(opened, weights)
     _check_features(opened, members, telemetry, labelled)
     timesteps = max(member.model.timesteps for member in members)
-    metadata = _metadata(telemetry, members, settings)
-    for warning in left_out:
-        metadata.training.warnings.append(warning)
+    metadata = joined_metadata([member.model for member in members], settings)
+    metadata.cadence_seconds = telemetry.cadence_seconds or 0.0
+    record_data(metadata.training, telemetry)
+    metadata.training.warnings.extend(left_out)
+    metadata.training.seed = settings.seed
     progress(0, 3, "scales of the members")
     for member in members:
         metadata.ensemble.members.append(scale_of(member, weights[member.name]))
@@ -237,30 +236,22 @@ def _check_features(
             )
 
 
-def _metadata(telemetry: Telemetry, members: Sequence[Member], settings: EnsembleDefaults) -> model_pb2.ModelMetadata:
-    schema = members[0].model.metadata.feature_schema
+def joined_metadata(models: Sequence[Scorer], settings: EnsembleDefaults) -> model_pb2.ModelMetadata:
+    """What an ensemble of detectors with the same features has, but for its members' scales and the training record."""
+    first = models[0]
     metadata = model_pb2.ModelMetadata(
         schema_version=1,
         model_type=NAME,
-        n_features=len(schema.features),
-        feature_names=[feature.name for feature in schema.features],
-        feature_schema=features_pb2.FeatureSchema.FromString(schema.SerializeToString()),
-        cadence_seconds=telemetry.cadence_seconds or 0.0,
+        n_features=len(first.feature_names),
+        feature_names=first.feature_names,
+        feature_schema=first.metadata.feature_schema,
         threshold=midpoint_below(settings.warning_threshold),
         parity_class=model_pb2.PARITY_CLASS_EXACT,
         graph=model_pb2.Graph(available=False, layout=LAYOUT),
     )
     metadata.ensemble.critical_threshold = midpoint_below(settings.critical_threshold)
-    timesteps = max(member.model.timesteps for member in members)
-    if any(member.model.windowed for member in members):
-        metadata.timesteps = timesteps
-    record = metadata.training
-    record.data_source, record.rows_read = telemetry.source, telemetry.report.rows_read
-    record.first_timestamp, record.last_timestamp = telemetry.first_timestamp, telemetry.last_timestamp
-    record.warnings.extend(telemetry.report.warnings)
-    for reason, rows in telemetry.report.dropped.items():
-        record.dropped[reason] = rows
-    record.seed = settings.seed
+    if any(model.windowed for model in models):
+        metadata.timesteps = max(model.timesteps for model in models)
     return metadata
 
 
@@ -309,7 +300,7 @@ def _fitted(reference: EnsembleReference, labelled: Telemetry, timesteps: int) -
             "Use data with longer runs.",
             code=DataErrorCode.TOO_SHORT,
         )
-    ends = np.concatenate([np.arange(a + timesteps - 1, b) for a, b in labelled.segments if b - a >= timesteps])
+    ends = window_starts(labelled.segments, timesteps) + timesteps - 1
     return fit_weights(np.concatenate(parts, axis=1), labelled.labels[ends])
 
 

@@ -15,9 +15,6 @@ from dwcp_training.detectors.base import Floats
 MOST_WEIGHTS = 1_000
 """Most weights that are tried on the finer grid."""
 
-_STEPS = (20, 10)
-"""Steps from 0 to 1 that a grid may have, the finest first."""
-
 
 @dataclass(frozen=True)
 class FittedWeights:
@@ -85,7 +82,7 @@ def precision_of(normalized: Floats, labels: NDArray[np.bool_], weights: tuple[f
 def grid(members: int) -> Iterator[tuple[float, ...]]:
     """All weights above 0 that sum to 1 in steps of a twentieth, or of a tenth where those are more than
     `MOST_WEIGHTS`."""
-    steps = next((steps for steps in _STEPS if comb(steps - 1, members - 1) <= MOST_WEIGHTS), _STEPS[-1])
+    steps = 20 if comb(19, members - 1) <= MOST_WEIGHTS else 10
     for cut in combinations(range(1, steps), members - 1):
         edges = (0, *cut, steps)
         yield tuple((b - a) / steps for a, b in pairwise(edges))

@@ -22,6 +22,8 @@ from dwcp_training.detectors.base import (
     Progress,
     clamp_scaled,
     common_metadata,
+    counted_above,
+    counted_rows,
     fitted_scaler,
     shares,
     silent,
@@ -146,7 +148,6 @@ def fit_isolation_forest(
     progress(2, 3, "threshold")
     scores = -forest.score_samples(scaled)
     threshold = midpoint_threshold(-float(forest.offset_), scores)
-    forest.offset_ = -threshold  # the pickle decides as the contract does (D2)
     rate = score_rate(len(forest.estimators_), forest._max_samples)
 
     metadata = common_metadata(telemetry, "isolation_forest", scaler.mean_, scaler.scale_, fit_part.values)
@@ -155,7 +156,6 @@ def fit_isolation_forest(
     metadata.threshold = threshold
     metadata.parity_class = model_pb2.PARITY_CLASS_EXACT
     metadata.forest.max_samples = forest._max_samples
-    metadata.forest.depth_threshold = depth_threshold(threshold, rate)
     metadata.forest.score_rate = rate
     metadata.training.seed = settings.seed
     metadata.training.fitted_on, metadata.training.held_out = len(fit_part), len(held_out)
@@ -184,14 +184,13 @@ def fit_isolation_forest(
         reference=ForestReference(forest, scaler, metadata),
         fitted_items=fit_part.values[:, np.newaxis],
         held_out_items=held_out.values[:, np.newaxis],
-        byproducts={"isolation_forest.pkl": pickle.dumps(forest), "scaler.pkl": pickle.dumps(scaler)},
+        byproducts={**follow(threshold), "scaler.pkl": pickle.dumps(scaler)},
         metadata_file="model_metadata.json",
         graph_file="isolation_forest.onnx",
         follow=follow,
         facts={
-            "rows": f"{len(fit_part):,} fitted, {len(held_out):,} held out, {telemetry.report.rows_read:,} read",
+            "rows": counted_rows(telemetry, len(fit_part), len(held_out)),
             "scores": f"{scores.min():.4f} to {scores.max():.4f} on the fitted rows",
-            "threshold": f"{threshold:.6f}: {(scores > threshold).sum():,} of {len(scores):,} fitted rows lie above "
-            f"({100 * (scores > threshold).mean():.2f} %)",
+            "threshold": counted_above(threshold, scores),
         },
     )

@@ -1,4 +1,4 @@
-"""The Keras network of the LSTM autoencoder: building, training, saving (S1-7, S1-11)."""
+"""The Keras network of the LSTM autoencoder: building, training, saving (S1-7, S1-11); and what all networks share."""
 
 import io
 import json
@@ -12,11 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from dwcp_training.detectors.base import Progress
 from dwcp_training.detectors.libraries import require_keras
 from dwcp_training.profiles import LstmAutoencoderDefaults
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # oneDNN sums in another order from run to run
+
+STEPS_AT_ONCE = 50
+"""Batches between two returns to Python."""
 
 LONGEST_UNROLLED = 32
 """Windows up to this length are trained unrolled: three to four times faster than a loop per step, same arithmetic."""
@@ -75,7 +79,7 @@ def train(
             }
         ),
         loss=settings.loss,
-        steps_per_execution=max(1, min(50, len(fitted) // settings.batch_size)),  # fewer returns to Python
+        steps_per_execution=steps_at_once(len(fitted), settings.batch_size),
     )
     history = network.fit(
         fitted,
@@ -105,18 +109,49 @@ def train(
 
 def reconstruct_float64(network: Any, settings: LstmAutoencoderDefaults, scaled: np.ndarray) -> np.ndarray:
     """Keras' own reconstruction in float64 on the same weights: `[n, timesteps, features]` in and out."""
-    wide = build(settings, scaled.shape[-1], unroll=False, dtype="float64")
-    wide.set_weights(network.get_weights())
-    return np.concatenate([np.asarray(wide(scaled[i : i + 4096], training=False)) for i in range(0, len(scaled), 4096)])
+    return outputs(build(settings, scaled.shape[-1], unroll=False, dtype="float64"), network, scaled)
 
 
 def saved(network: Any) -> dict[str, bytes]:
     """The network as `lstm_autoencoder.h5` and `lstm_autoencoder.keras`: equal networks give equal bytes in both."""
     with tempfile.TemporaryDirectory() as folder:
-        h5, keras_file = Path(folder) / "network.h5", Path(folder) / "network.keras"
+        h5 = Path(folder) / "network.h5"
         network.save(h5)
-        network.save(keras_file)
-        return {"lstm_autoencoder.h5": h5.read_bytes(), "lstm_autoencoder.keras": timeless(keras_file.read_bytes())}
+        return {"lstm_autoencoder.h5": h5.read_bytes(), "lstm_autoencoder.keras": archived(network)}
+
+
+def shown_epochs(progress: Progress, most: int) -> Callable[[int, dict[str, float]], None]:
+    """What shows the losses of an epoch, of at most so many, when it ends."""
+
+    def on_epoch(epoch: int, logs: dict[str, float]) -> None:
+        progress(epoch + 1, most, f"loss {logs['loss']:.5f}, held out {logs['val_loss']:.5f}")
+
+    return on_epoch
+
+
+def epochs_said(history: dict[str, list[float]], most: int) -> str:
+    """How many epochs of so many there were, and which was the best, in words."""
+    best = int(np.argmin(history["val_loss"]))
+    return f"{len(history['loss'])} of {most}, best was {best + 1}: held-out loss {history['val_loss'][best]:.6f}"
+
+
+def steps_at_once(items: int, batch_size: int) -> int:
+    """Batches that Keras trains between two returns to Python: at most those of an epoch."""
+    return max(1, min(STEPS_AT_ONCE, items // batch_size))
+
+
+def outputs(wide: Any, network: Any, scaled: np.ndarray) -> np.ndarray:
+    """What `wide`, the same network in another precision, answers to scaled items `[n, ...]` with these weights."""
+    wide.set_weights(network.get_weights())
+    return np.concatenate([np.asarray(wide(scaled[i : i + 4096], training=False)) for i in range(0, len(scaled), 4096)])
+
+
+def archived(network: Any) -> bytes:
+    """The network as a `.keras` archive: equal networks give equal bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.keras"
+        network.save(file)
+        return timeless(file.read_bytes())
 
 
 def timeless(archive: bytes) -> bytes:

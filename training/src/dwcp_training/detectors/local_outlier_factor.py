@@ -23,6 +23,8 @@ from dwcp_training.detectors.base import (
     Progress,
     clamp_scaled,
     common_metadata,
+    counted_above,
+    counted_rows,
     fitted_scaler,
     shares,
     silent,
@@ -151,7 +153,6 @@ def fit_local_outlier_factor(
         return {"local_outlier_factor.pkl": pickle.dumps(model)}
 
     progress(3, 3, "done")
-    above = int((scores > threshold).sum())
     return Fitted(
         metadata=metadata,
         graph=lambda: neighbors.export_neighbors(
@@ -179,10 +180,9 @@ def fit_local_outlier_factor(
         graph_file="local_outlier_factor.onnx",
         follow=follow,
         facts={
-            "rows": f"{len(scaled):,} fitted, {len(held_out):,} held out, {telemetry.report.rows_read:,} read",
+            "rows": counted_rows(telemetry, len(scaled), len(held_out)),
             **({"left out": kept.warning} if kept.warning else {}),
             "scores": f"{scores.min():.4f} to {scores.max():.4f} on the fitted rows, each without itself",
-            "threshold": f"{threshold:.6f}: {above:,} of {len(scores):,} fitted rows lie above "
-            f"({100 * above / len(scores):.2f} %)",
+            "threshold": counted_above(threshold, scores),
         },
     )

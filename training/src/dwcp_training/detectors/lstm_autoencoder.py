@@ -22,6 +22,7 @@ from dwcp_training.detectors.base import (
     shares,
     silent,
 )
+from dwcp_training.detectors.keras_network import epochs_said, shown_epochs
 from dwcp_training.detectors.lstm_cells import hidden_states, widened
 from dwcp_training.export import lstm, lstm_float32
 from dwcp_training.export.crosscheck_lstm import cross_check_lstm
@@ -90,14 +91,11 @@ def fit_lstm_autoencoder(
     fitted_items = windows(fit_part.values, fit_part.segments, settings.window_size, settings.window_stride)
     held_out_items = windows(held_out.values, held_out.segments, settings.window_size, settings.window_stride)
 
-    def on_epoch(epoch: int, logs: dict[str, float]) -> None:
-        progress(epoch + 1, settings.epochs, f"loss {logs['loss']:.5f}, held out {logs['val_loss']:.5f}")
-
     network, history = keras_network.train(
         clamp_scaled(fitted_items, scaler.mean_, scaler.scale_).astype(np.float32),
         clamp_scaled(held_out_items, scaler.mean_, scaler.scale_).astype(np.float32),
         settings,
-        on_epoch,
+        shown_epochs(progress, settings.epochs),
     )
     weights = LstmWeights.of(network)
     metadata = common_metadata(telemetry, "lstm_autoencoder", scaler.mean_, scaler.scale_, fit_part.values)
@@ -118,8 +116,6 @@ def fit_lstm_autoencoder(
     metadata.parity_class = model_pb2.PARITY_CLASS_EXACT if exact else model_pb2.PARITY_CLASS_TOLERANCE
     if not exact:
         metadata.tolerance.CopyFrom(FLOAT32_TOLERANCE)
-    epochs = len(history["loss"])
-    best = int(np.argmin(history["val_loss"]))
 
     def build() -> onnx.ModelProto:
         if exact:
@@ -151,8 +147,7 @@ def fit_lstm_autoencoder(
         facts={
             "windows": f"{len(fitted_items):,} fitted, {len(held_out_items):,} held out, "
             f"of {settings.window_size} samples each" + _too_short(telemetry, settings.window_size),
-            "epochs": f"{epochs} of {settings.epochs}, best was {best + 1}: "
-            f"held-out loss {history['val_loss'][best]:.6f}",
+            "epochs": epochs_said(history, settings.epochs),
             "scores": f"{scores.min():.5f} to {scores.max():.5f} on the fitted windows",
             "threshold": f"{threshold:.6f}: percentile {settings.threshold_percentile:g} of the fitted windows' scores",
         },

@@ -24,6 +24,7 @@ from dwcp_training.detectors.base import (
     shares,
     silent,
 )
+from dwcp_training.detectors.keras_network import epochs_said, shown_epochs
 from dwcp_training.detectors.lstm_cells import hidden_states, sigmoid, widened
 from dwcp_training.export import classifier
 from dwcp_training.export.classifier import ClassifierWeights
@@ -137,14 +138,11 @@ def fit_lstm_classifier(telemetry: Telemetry, settings: LstmClassifierDefaults, 
     normal_rows = fit_part.normal()
     scaler = fitted_scaler(normal_rows)
 
-    def on_epoch(epoch: int, logs: dict[str, float]) -> None:
-        progress(epoch + 1, settings.epochs, f"loss {logs['loss']:.5f}, held out {logs['val_loss']:.5f}")
-
     network, history = classifier_network.train(
         (clamp_scaled(to_fit.items, scaler.mean_, scaler.scale_).astype(np.float32), to_fit.labels),
         (clamp_scaled(to_check.items, scaler.mean_, scaler.scale_).astype(np.float32), to_check.labels),
         settings,
-        on_epoch,
+        shown_epochs(progress, settings.epochs),
     )
     weights = ClassifierWeights.of(network)
     if not weights.finite:
@@ -172,8 +170,6 @@ def fit_lstm_classifier(telemetry: Telemetry, settings: LstmClassifierDefaults, 
     missed = float((checked[to_check.labels] <= threshold).mean())
     metadata.training.history["held_out_false_alarms"].values.append(false_alarms)
     metadata.training.history["held_out_missed"].values.append(missed)
-    epochs = len(history["loss"])
-    best = int(np.argmin(history["val_loss"]))
     percentile = settings.threshold_percentile
 
     return Fitted(
@@ -201,8 +197,7 @@ def fit_lstm_classifier(telemetry: Telemetry, settings: LstmClassifierDefaults, 
             "windows": f"{to_fit.counted()} fitted, {to_check.counted()} held out, "
             f"of {settings.window_size} samples each",
             "layers": "-".join(map(str, (metadata.n_features, *weights.units, 1))),
-            "epochs": f"{epochs} of {settings.epochs}, best was {best + 1}: "
-            f"held-out loss {history['val_loss'][best]:.6f}",
+            "epochs": epochs_said(history, settings.epochs),
             "threshold": f"{threshold:.6f}: "
             + (
                 "a window that is more likely anomalous than not"

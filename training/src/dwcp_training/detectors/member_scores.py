@@ -79,6 +79,8 @@ def members_of(models: ModelSet, names: Container[str]) -> list[Member]:
 def items_of(telemetry: Telemetry, timesteps: int) -> Iterator[Floats]:
     """All windows of `timesteps` samples that stay inside segments, `[n, timesteps, features]`, in parts."""
     starts = window_starts(telemetry.segments, timesteps)
+    if not len(starts):  # no view has windows that are longer than all rows
+        return
     views = sliding_window_view(telemetry.values, timesteps, axis=0)
     for first in range(0, len(starts), _AT_ONCE):
         yield np.ascontiguousarray(views[starts[first : first + _AT_ONCE]].transpose(0, 2, 1))

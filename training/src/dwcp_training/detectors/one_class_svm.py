@@ -22,6 +22,8 @@ from dwcp_training.detectors.base import (
     Progress,
     clamp_scaled,
     common_metadata,
+    counted_above,
+    counted_rows,
     fitted_scaler,
     shares,
     silent,
@@ -122,7 +124,6 @@ def fit_one_class_svm(telemetry: Telemetry, settings: OneClassSvmDefaults, progr
     if settings.contamination is not None:
         metadata.contamination = settings.contamination
     progress(3, 3, "done")
-    above = int((scores > threshold).sum())
     return Fitted(
         metadata=metadata,
         graph=lambda: svm.export_svm(
@@ -147,12 +148,11 @@ def fit_one_class_svm(telemetry: Telemetry, settings: OneClassSvmDefaults, progr
         graph_file="one_class_svm.onnx",
         follow=follow,
         facts={
-            "rows": f"{len(scaled):,} fitted, {len(held_out):,} held out, {telemetry.report.rows_read:,} read",
+            "rows": counted_rows(telemetry, len(scaled), len(held_out)),
             **({"left out": kept.warning} if kept.warning else {}),
             "support vectors": f"{len(vectors):,}, gamma {metadata.svm.gamma:.6g}",
             "scores": f"{scores.min():.4f} to {scores.max():.4f} on the fitted rows",
-            "threshold": f"{threshold:.6f}: {above:,} of {len(scores):,} fitted rows lie above "
-            f"({100 * above / len(scores):.2f} %)",
+            "threshold": counted_above(threshold, scores),
         },
     )
 

@@ -101,9 +101,9 @@ def export_classifier(
     hidden = [g.node("Gather", [scaled, f"step_{t}"], f"scaled/{t}", axis=1) for t in range(timesteps)]
     for name, layer in zip(LAYERS, weights.layers, strict=True):
         hidden = add_layer(g, name, layer, hidden)
-    dense = _dense(g, "dense_1", hidden[-1], weights.dense_kernel, weights.dense_bias)
+    dense = g.dense("dense_1", hidden[-1], weights.dense_kernel, weights.dense_bias, "dense_1/sum")
     active = g.node("Relu", [dense], "dense_1")
-    logit = _dense(g, "output", active, weights.output_kernel, weights.output_bias)
+    logit = g.dense("output", active, weights.output_kernel, weights.output_bias, "output/sum")
     # sigmoid written out: ONNX Runtime's operator cancels for a negative logit, and a normal window has no digits left.
     opposite = g.node("Exp", [g.node("Neg", [logit], "output/negative")], "output/exp")
     score = g.node("Div", ["one", g.node("Add", [opposite, "one"], "output/divisor")], "score/column")
@@ -120,13 +120,3 @@ def export_classifier(
         output_types(width),
         properties(LAYOUT, threshold, features),
     )
-
-
-def _dense(g: GraphBuilder, name: str, inputs: str, kernel: np.ndarray, bias: np.ndarray) -> str:
-    """Adds `x W + b`; returns the name of the sums."""
-    g.constant(f"{name}.kernel", kernel)
-    g.constant(f"{name}.bias", bias)
-    total: str = g.node(
-        "Add", [g.node("MatMul", [inputs, f"{name}.kernel"], f"{name}/product"), f"{name}.bias"], f"{name}/sum"
-    )
-    return total

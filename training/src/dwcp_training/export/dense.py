@@ -83,16 +83,12 @@ def export_dense(
     g = GraphBuilder()
     scaled = g.scale("samples", mean, scale, "scaled")
     x = scaled
-    for i, layer in enumerate(weights.layers, start=1):
+    *hidden, last = weights.layers
+    for i, layer in enumerate(hidden, start=1):
         name = f"layer_{i}"
-        g.constant(f"{name}.kernel", layer.kernel)
-        g.constant(f"{name}.bias", layer.bias)
-        product = g.node("MatMul", [x, f"{name}.kernel"], f"{name}/product")
-        if i == len(weights.layers):
-            x = g.node("Add", [product, f"{name}.bias"], "reconstructed")
-        else:
-            total = g.node("Add", [product, f"{name}.bias"], f"{name}/sum")
-            x = g.node(ACTIVATIONS[weights.activation], [total], name)
+        total = g.dense(name, x, layer.kernel, layer.bias, f"{name}/sum")
+        x = g.node(ACTIVATIONS[weights.activation], [total], name)
+    x = g.dense(f"layer_{len(weights.layers)}", x, last.kernel, last.bias, "reconstructed")
     _add_score(g, scaled, x, len(features), threshold)
     width = len(features)
     return g.model(

@@ -44,6 +44,14 @@ class GraphBuilder:
         low, high = self.constant("clamp_low", -CLAMP), self.constant("clamp_high", CLAMP)
         return self.node("Clip", [scaled, low, high], output)
 
+    def dense(self, name: str, x: str, kernel: np.ndarray, bias: np.ndarray, output: str) -> str:
+        """Adds `x W + b` with the initializers `name.kernel` and `name.bias`."""
+        self.constant(f"{name}.kernel", kernel)
+        self.constant(f"{name}.bias", bias)
+        product = self.node("MatMul", [x, f"{name}.kernel"], f"{name}/product")
+        total: str = self.node("Add", [product, f"{name}.bias"], output)
+        return total
+
     def model(
         self,
         name: str,

@@ -110,12 +110,8 @@ def export_lstm(
         if name == "decoder_1":  # the code is its input at every step
             hidden = hidden[-1:] * timesteps
         hidden = add_layer(g, name, layer, hidden)
-    g.constant("dense.kernel", weights.dense_kernel)
-    g.constant("dense.bias", weights.dense_bias)
     sequence = g.node("Concat", [g.node("Unsqueeze", [h, "axis_1"], f"{h}/row") for h in hidden], "decoded", axis=1)
-    reconstructed = g.node(
-        "Add", [g.node("MatMul", [sequence, "dense.kernel"], "dense/product"), "dense.bias"], "reconstructed"
-    )
+    reconstructed = g.dense("dense", sequence, weights.dense_kernel, weights.dense_bias, "reconstructed")
     add_score(g, scaled, reconstructed, timesteps, len(features), threshold)
     width = len(features)
     return g.model(

@@ -3,7 +3,6 @@
 Two to five times faster than the exact graph in batches, in the TOLERANCE class (P3).
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +11,11 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from dwcp_sidecar.audit import LSTM_LAYERS
+from dwcp_training.export.from_keras import from_keras
 from dwcp_training.export.graph import DOUBLE, GraphBuilder, output_types, properties, value
 from dwcp_training.export.lstm import add_score
 
 LAYOUT = "lstm.float32.v1"
-_OPSET = 17
 
 
 class ConversionError(RuntimeError):
@@ -29,12 +28,7 @@ def tf2onnx_graph(network: Any) -> onnx.ModelProto:
     Raises:
         ConversionError: when the layers did not become four LSTM nodes (recurrent dropout and hard sigmoid make loops).
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
-    import tf2onnx
-
-    signature = [tf.TensorSpec([None, *network.input_shape[1:]], tf.float32, name="scaled")]
-    model, _ = tf2onnx.convert.from_keras(network, input_signature=signature, opset=_OPSET)
+    model = from_keras(network)
     kinds = [node.op_type for node in model.graph.node]
     if kinds.count("LSTM") != len(LSTM_LAYERS) or "Loop" in kinds or "Scan" in kinds:
         raise ConversionError(

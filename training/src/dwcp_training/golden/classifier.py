@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dwcp_training.detectors.base import Floats, Reference
+from dwcp_training.detectors.base import Evaluation, Floats, Reference
 from dwcp_training.golden.case import Draft
 from dwcp_training.golden.crossings import way_drafts
 from dwcp_training.golden.probes import probed
@@ -13,21 +13,25 @@ _WINDOWS = 4_000
 """Training windows that cases are chosen from."""
 
 
+def some_windows(items: Floats) -> Floats:
+    """The training windows that cases are chosen from, spread evenly over all."""
+    return items[:: max(1, len(items) // _WINDOWS)][:_WINDOWS]
+
+
 def classifier_drafts(
-    reference: Reference, items: Floats, names: list[str], scale: Floats, seed: int
+    reference: Reference, evaluated: Evaluation, items: Floats, names: list[str], scale: Floats, seed: int
 ) -> Iterator[Draft]:
     """Cases made for one network.
 
     Args:
         reference: the network in float64.
+        evaluated: its answers for the windows.
         items: training windows of both classes, float64 `[n, timesteps, features]`.
         names: feature names.
         scale: of the scaler, raw units.
         seed: of the choice of windows.
     """
     rng = np.random.default_rng(seed)
-    items = items[:: max(1, len(items) // _WINDOWS)][:_WINDOWS]
-    evaluated = reference.evaluate(items)
     quiet, alarming = items[~evaluated.is_anomaly], items[evaluated.is_anomaly]
     for kind, found in (("normal", quiet), ("anomaly", alarming)):
         for k, item in enumerate(found[rng.choice(len(found), min(8, len(found)), replace=False)]):
@@ -41,7 +45,7 @@ def classifier_drafts(
             ("sigmoid",),
             items[order[place]],
         )
-    normal = items[order[len(quiet) // 2 if len(quiet) else 0]]
+    normal = normal_window(evaluated, items)
     steps = items.shape[1]
     for j in probed(len(names), steps):
         for end, step in (("first", 0), ("last", steps - 1)):
@@ -59,9 +63,7 @@ def classifier_drafts(
         yield from way_drafts(reference, start, stop, f"threshold/way_{k}")
 
 
-def normal_window(reference: Reference, items: Floats) -> Floats:
+def normal_window(evaluated: Evaluation, items: Floats) -> Floats:
     """The training window with the median score among those without alarm, or with the lowest where all alarm."""
-    items = items[:: max(1, len(items) // _WINDOWS)][:_WINDOWS]
-    evaluated = reference.evaluate(items)
     order = np.argsort(evaluated.scores, kind="stable")
     return items[order[int((~evaluated.is_anomaly).sum()) // 2]].copy()

@@ -7,7 +7,7 @@ import numpy as np
 from dwcp_training.detectors.base import Floats
 from dwcp_training.detectors.dense_autoencoder import DenseReference
 from dwcp_training.golden.case import Draft
-from dwcp_training.golden.crossings import spike_drafts
+from dwcp_training.golden.crossings import bisected, spike_drafts
 from dwcp_training.golden.probes import probed
 
 _DISTANCES = (10.0, 1e3, 1e6, 1e12)
@@ -79,13 +79,8 @@ def _kink_drafts(reference: DenseReference, items: Floats, median: Floats, rng: 
         def open_at(factor: float, step: Floats = step, layer: int = i - 1, unit: int = int(unit)) -> bool:
             return bool(reference.sums(median + factor * step)[layer][0, unit] > 0)
 
-        low, high, opens = 0.0, 1.0, open_at(1.0)
-        for _ in range(60):
-            middle = (low + high) / 2
-            if open_at(middle) == opens:
-                high = middle
-            else:
-                low = middle
+        opens = open_at(1.0)
+        low, high = bisected(lambda factor, open_at=open_at, opens=opens: open_at(factor) == opens)
         for side, factor in (("before", low), ("behind", high)):
             yield Draft(
                 f"kink/layer_{i}/{side}",

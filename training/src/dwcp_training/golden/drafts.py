@@ -7,7 +7,7 @@ import numpy as np
 
 from dwcp_training.detectors.base import Fitted, Floats
 from dwcp_training.golden.case import Draft
-from dwcp_training.golden.classifier import classifier_drafts, normal_window
+from dwcp_training.golden.classifier import classifier_drafts, normal_window, some_windows
 from dwcp_training.golden.common import common_drafts
 from dwcp_training.golden.dense import dense_drafts
 from dwcp_training.golden.ensemble import ensemble_drafts
@@ -82,26 +82,21 @@ def _svm(fitted: Fitted, seed: int) -> Iterator[Draft]:
 
 def _classifier(fitted: Fitted, seed: int) -> Iterator[Draft]:
     metadata = fitted.metadata
+    items = some_windows(fitted.fitted_items)
+    evaluated = fitted.reference.evaluate(items)
+    scale = np.array(metadata.scaler.scale)
     return chain(
-        classifier_drafts(
-            fitted.reference,
-            fitted.fitted_items,
-            list(metadata.feature_names),
-            np.array(metadata.scaler.scale),
-            seed,
-        ),
-        common_drafts(
-            metadata.feature_schema, normal_window(fitted.reference, fitted.fitted_items), metadata.timesteps
-        ),
+        classifier_drafts(fitted.reference, evaluated, items, list(metadata.feature_names), scale, seed),
+        common_drafts(metadata.feature_schema, normal_window(evaluated, items), metadata.timesteps),
     )
 
 
 def _ensemble(fitted: Fitted, seed: int) -> Iterator[Draft]:
     metadata, items = fitted.metadata, fitted.fitted_items
-    order = np.argsort(fitted.reference.scores(items), kind="stable")
+    ascending = items[np.argsort(fitted.reference.scores(items), kind="stable")]
     return chain(
-        ensemble_drafts(fitted.reference, items, metadata.ensemble.critical_threshold, seed),
-        common_drafts(metadata.feature_schema, items[order[len(order) // 2]].copy(), items.shape[1]),
+        ensemble_drafts(fitted.reference, items, ascending, metadata.ensemble.critical_threshold, seed),
+        common_drafts(metadata.feature_schema, ascending[len(ascending) // 2].copy(), items.shape[1]),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from dwcp_training.detectors.base import Evaluation, Floats
 from dwcp_training.detectors.ensemble import EnsembleReference
 from dwcp_training.golden.case import Draft
-from dwcp_training.golden.crossings import bisected, way_drafts
+from dwcp_training.golden.crossings import alarms, bisected, way_drafts
 
 _HEIGHTS = (1.0, 2.0, 3.0, 4.0, 6.0, 10.0, 30.0, 1e3)
 """Sizes of the shifts that are tried, in deviations of the normal items."""
@@ -19,12 +19,15 @@ _DIRECTIONS = 40
 _WAYS = 6
 
 
-def ensemble_drafts(reference: EnsembleReference, items: Floats, critical: float, seed: int) -> Iterator[Draft]:
+def ensemble_drafts(
+    reference: EnsembleReference, items: Floats, ascending: Floats, critical: float, seed: int
+) -> Iterator[Draft]:
     """Cases made for one ensemble.
 
     Args:
         reference: the ensemble in float64.
         items: normal items, float64 `[n, timesteps, features]`.
+        ascending: the same, those with the lowest scores first.
         critical: threshold of the level CRITICAL.
         seed: of the choice of items and directions.
     """
@@ -51,17 +54,16 @@ def ensemble_drafts(reference: EnsembleReference, items: Floats, critical: float
     yield Draft("members/none", "All members are low.", ("member",), shifted[int(np.argmin(quiet))])
 
     scores = reference.scores(shifted)
-    normal = items[np.argsort(reference.scores(items), kind="stable")]
     for level, threshold in (("warning", reference.threshold), ("critical", critical)):
         above = np.flatnonzero(scores.astype(np.float32) > threshold)
         if not len(above):  # the weights may leave no item that high
             continue
         decides = _Above(reference, threshold)
         for k, chosen in enumerate(rng.choice(above, min(_WAYS, len(above)), replace=False)):
-            start = normal[k % max(1, len(normal) // 2)]  # one of the lower half
-            if not decides.evaluate(start[np.newaxis]).is_anomaly[0]:
+            start = ascending[k % max(1, len(ascending) // 2)]  # one of the lower half
+            if not alarms(decides, start):
                 yield from way_drafts(decides, start, shifted[chosen], f"threshold/{level}/way_{k}")
-    yield from _kinks(reference, normal[0], shifted, normalized)
+    yield from _kinks(reference, ascending[0], shifted, normalized)
 
 
 class _Above:

@@ -7,6 +7,7 @@ import numpy as np
 from dwcp_training.detectors.base import Floats
 from dwcp_training.detectors.isolation_forest import ForestReference
 from dwcp_training.golden.case import Draft
+from dwcp_training.golden.crossings import bisected
 from dwcp_training.golden.probes import probed
 
 _SPLITS_PER_FEATURE = 4
@@ -106,14 +107,7 @@ def _threshold_drafts(reference: ForestReference, rows: Floats, median: Floats, 
     if not len(anomalies):
         return
     for k, anomaly in enumerate(anomalies[rng.choice(len(anomalies), min(6, len(anomalies)), replace=False)]):
-        low, high = 0.0, 1.0  # normal at low, anomaly at high
-        for _ in range(60):
-            middle = (low + high) / 2
-            point = median + middle * (anomaly - median)
-            if reference.is_anomaly(point):
-                high = middle
-            else:
-                low = middle
+        low, high = bisected(lambda share, anomaly=anomaly: reference.is_anomaly(median + share * (anomaly - median)))
         for side, factor in (("normal", low), ("anomaly", high)):
             yield Draft(
                 f"threshold/crossing/{k}/{side}",

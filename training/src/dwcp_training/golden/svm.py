@@ -8,7 +8,7 @@ from dwcp_training.detectors.base import Floats, clamp_scaled
 from dwcp_training.detectors.one_class_svm import SvmReference
 from dwcp_training.export.svm import INSIDE_FLOOR
 from dwcp_training.golden.case import Draft
-from dwcp_training.golden.crossings import spike_drafts
+from dwcp_training.golden.crossings import bisected, spike_drafts
 from dwcp_training.golden.probes import probed
 from dwcp_training.golden.rows import nearest_drafts, row_drafts, typical_row
 
@@ -65,13 +65,7 @@ def _floor_drafts(
         high = 1.0
         while inside(high) >= INSIDE_FLOOR and high < 1e9:
             high *= 2
-        low = 0.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            if inside(middle) >= INSIDE_FLOOR:
-                low = middle
-            else:
-                high = middle
+        low, high = bisected(lambda height: inside(height) < INSIDE_FLOOR, 0.0, high)
         for name, height in (("above", low * 0.999), ("below", high * 1.001)):
             yield Draft(
                 f"floor/{names[j]}/{name}",

@@ -84,7 +84,7 @@ class Detector:
         self, values: NDArray[np.float64], labels: NDArray[np.bool_] | None, settings: Any, progress: Progress
     ) -> Self:
         """Trains on a checked table; `labels`, where there are any, one for each row or sequence."""
-        rows, segments = as_series(values) if values.ndim == 3 else (values, ((0, len(values)),))
+        rows, segments = as_series(values)
         if labels is not None and values.ndim == 3:
             labels = labels_of_series(labels, segments, values.shape[1])
         width = rows.shape[1]
@@ -259,12 +259,7 @@ class Detector:
         return None
 
     def _with(self, settings: BaseModel, changes: dict[str, Any]) -> Any:
-        """Settings with some of them changed."""
-        kind = type(settings)
-        try:
-            return kind.model_validate({**settings.model_dump(), **changes})
-        except ValidationError as error:
-            raise from_validation(error, kind, f"{self._profile_name}, {self.name}") from None
+        return changed(settings, changes, f"{self._profile_name}, {self.name}")
 
     def _require_model(self, asked: str) -> Model:
         if self._model is None:
@@ -328,6 +323,15 @@ def _scoring(fitted: Fitted, seed: int) -> Model:
         raise ExportFailedError(
             "train_model", f"{type(error).__name__}: {error}.", "Train with other settings; if it stays, report it."
         ) from error
+
+
+def changed(settings: BaseModel, changes: dict[str, Any], source: str) -> Any:
+    """Settings with some of them changed. Raises ProfileError that says where they are from."""
+    kind = type(settings)
+    try:
+        return kind.model_validate({**settings.model_dump(), **changes})
+    except ValidationError as error:
+        raise from_validation(error, kind, source) from None
 
 
 def percentile_of(percentile: float | None, contamination: float | None) -> float | None:

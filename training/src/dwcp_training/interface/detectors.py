@@ -11,13 +11,11 @@ from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_training.calibrate import midpoint_threshold
 from dwcp_training.detectors.base import Progress, silent
+from dwcp_training.detectors.lstm_classifier import EVEN
 from dwcp_training.interface.arrays import labels_for, table
 from dwcp_training.interface.detector import Detector
 from dwcp_training.profiles import LstmAutoencoderDefaults, LstmClassifierDefaults
 from dwcp_training.profiles.errors import ProfileError
-
-_ONE_HALF = 0.5
-"""Probability that is the threshold of a classifier unless a percentile is asked for."""
 
 
 class IsolationForestDetector(Detector):
@@ -131,7 +129,7 @@ class LSTMDetector(_SequenceDetector):
         if percentile is None and contamination is None and self.settings.threshold_percentile is None:
             fitted = self._movable()
             self.predict(X)  # refuses what it would refuse with a percentile
-            threshold = midpoint_threshold(_ONE_HALF)
+            threshold = midpoint_threshold(EVEN)
             self._move(fitted, threshold, "a probability of one half")
             return threshold
         return super().compute_threshold(X, percentile, contamination)

@@ -9,24 +9,23 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import ValidationError
 
-from dwcp.anomaly.v1 import features_pb2, model_pb2, scoring_pb2
+from dwcp.anomaly.v1 import model_pb2, scoring_pb2
 from dwcp_sidecar import detectors
 from dwcp_sidecar.ensemble import Ensemble
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.verdicts import Explain
 from dwcp_training import pipeline
-from dwcp_training.calibrate import midpoint_below, midpoint_threshold
+from dwcp_training.calibrate import midpoint_threshold
 from dwcp_training.data.errors import DataError
 from dwcp_training.data.telemetry import Telemetry
 from dwcp_training.detectors.base import Progress, silent
-from dwcp_training.detectors.ensemble import LAYOUT, scale_of
+from dwcp_training.detectors.ensemble import joined_metadata, scale_of
 from dwcp_training.detectors.member_scores import Member
 from dwcp_training.interface.alignment import check_aligned
 from dwcp_training.interface.arrays import items_of, schema_for, table, telemetry_of
-from dwcp_training.interface.detector import Detector, candidate_of, percentile_of
+from dwcp_training.interface.detector import Detector, candidate_of, changed, percentile_of
 from dwcp_training.interface.detectors import (
     SINGLE,
     AutoencoderDetector,
@@ -39,7 +38,7 @@ from dwcp_training.interface.detectors import (
 from dwcp_training.interface.errors import DetectorError, NoThresholdError, NotTrainedError
 from dwcp_training.interface.sequences import as_series
 from dwcp_training.profiles import EnsembleDefaults, load_profile
-from dwcp_training.profiles.errors import ProfileError, from_validation
+from dwcp_training.profiles.errors import ProfileError
 from dwcp_training.publish import Candidate, check_writable, publish
 
 NAME = "ensemble"
@@ -159,7 +158,7 @@ class EnsembleDetector:
         scorer = self._scorer("train_model")
         settings = self._with(self.settings, hyperparameters)
         values = _table(X_train, "X_train", scorer)
-        rows, segments = as_series(values) if values.ndim == 3 else (values, ((0, len(values)),))
+        rows, segments = as_series(values)
         progress(1, 1, "normal rows")
         schema = schema_for(rows.shape[1], scorer.feature_names, self._profile)
         telemetry = telemetry_of(rows, segments, schema, self._profile)
@@ -334,10 +333,7 @@ class EnsembleDetector:
     # --- inside ---
 
     def _with(self, settings: EnsembleDefaults, changes: dict[str, Any]) -> EnsembleDefaults:
-        try:
-            return EnsembleDefaults.model_validate({**settings.model_dump(), **changes})
-        except ValidationError as error:
-            raise from_validation(error, EnsembleDefaults, f"{self._profile_name}, {NAME}") from None
+        return changed(settings, changes, f"{self._profile_name}, {NAME}")
 
     def _change(self, settings: EnsembleDefaults) -> None:
         """Other settings from now on: what was published is another ensemble then."""
@@ -395,23 +391,11 @@ class EnsembleDetector:
                 )
         wanted = self.settings.weights or dict.fromkeys(models, 1.0)
         total = sum(weight for name, weight in wanted.items() if name in models)
-        metadata = model_pb2.ModelMetadata(
-            schema_version=1,
-            model_type=NAME,
-            n_features=len(first.feature_names),
-            feature_names=first.feature_names,
-            feature_schema=features_pb2.FeatureSchema.FromString(first.metadata.feature_schema.SerializeToString()),
-            threshold=midpoint_below(self.settings.warning_threshold),
-            parity_class=model_pb2.PARITY_CLASS_EXACT,
-            graph=model_pb2.Graph(available=False, layout=LAYOUT),
-        )
-        metadata.ensemble.critical_threshold = midpoint_below(self.settings.critical_threshold)
+        metadata = joined_metadata(list(models.values()), self.settings)
         metadata.ensemble.members.extend(
             scale_of(Member(model, b""), wanted[name] / total) for name, model in models.items()
         )
         metadata.calibration.scores.append(0.0)
-        if any(model.windowed for model in models.values()):
-            metadata.timesteps = max(model.timesteps for model in models.values())
         return metadata
 
     def _normal_rows(self) -> Telemetry:

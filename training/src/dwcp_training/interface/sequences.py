@@ -69,11 +69,13 @@ def create_sequences(
 
 
 def as_series(sequences: NDArray[np.float64]) -> tuple[NDArray[np.float64], Segments]:
-    """Rows and unbroken stretches behind sequences `[n, sequence_length, features]`.
+    """Rows and unbroken stretches behind sequences `[n, sequence_length, features]`; rows `[n, features]` are one.
 
     Sequences that overlap their neighbour in all but one row, as those of `create_sequences` do, become one stretch
     again. So data can be held out that shares no row with what is fitted (C3).
     """
+    if sequences.ndim == 2:
+        return sequences, ((0, len(sequences)),)
     continues = np.zeros(len(sequences), bool)
     for start in range(1, len(sequences), _AT_ONCE):
         part = slice(start, min(start + _AT_ONCE, len(sequences)))

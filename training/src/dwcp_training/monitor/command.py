@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-
-import numpy as np
 
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.scorer import Scorer
-from dwcp_training.console import RefusedError, UsageError, err, guarded
+from dwcp_training.console import RefusedError, UsageError, check_seconds, err, guarded_pipe
 from dwcp_training.data.row_judge import Chunk
 from dwcp_training.monitor.alarms import Alarm, alarms_of
 from dwcp_training.monitor.forward import Forwarder
@@ -25,7 +21,7 @@ from dwcp_training.monitor.tail import Follow
 from dwcp_training.monitor.web import checked_address
 from dwcp_training.profiles import load_profile
 from dwcp_training.score import chosen
-from dwcp_training.series_scores import SeriesScorer, features_of
+from dwcp_training.series_scores import SeriesScorer, check_listed, features_of
 
 LOOK_SECONDS = 1.0
 """Seconds between looks at a file."""
@@ -80,10 +76,9 @@ def run_monitor(
         opened = ModelSet.open(models)
         scorable = chosen(opened, detectors)
         described = load_profile(profile)
-        if prometheus:
-            features = list(dict.fromkeys(name for model in scorable for name in model.feature_names))
-        else:
-            features = features_of(scorable, described)
+        features = features_of(scorable)
+        if not prometheus:
+            check_listed(features, described)
         trained = next((model.metadata.cadence_seconds for model in scorable if model.metadata.cadence_seconds), None)
         source: Source
         if prometheus:
@@ -107,12 +102,7 @@ def run_monitor(
         with _stopped_by_signals(stop):
             _watch(source, stop, scorable, features, opened.id, receiver, as_json=as_json)
 
-    try:
-        return guarded(command, "The monitor ended.")
-    except BrokenPipeError:  # who reads standard output has had enough
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return guarded_pipe(command, "The monitor ended.")
 
 
 def _check(
@@ -134,9 +124,8 @@ def _check(
         raise UsageError("--query is what is asked of a --prometheus, which is not given")
     if from_start and follow is None:
         raise UsageError("--from-start is about a file of --follow, which is not given")
-    for flag, seconds in (("--interval", interval), ("--cadence", cadence)):
-        if seconds is not None and not (np.isfinite(seconds) and seconds > 0):
-            raise UsageError(f"{flag} {seconds:g}: write a number of seconds above 0")
+    check_seconds("--interval", interval)
+    check_seconds("--cadence", cadence)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dwcp_training.data.chunks import first_rows
 from dwcp_training.data.errors import DataError, DataErrorCode
+from dwcp_training.data.raw import unreadable
 from dwcp_training.data.sources import TELEMETRY
 from dwcp_training.monitor.lines import Lines
 from dwcp_training.monitor.source import Item, LiveJudge
@@ -90,8 +91,7 @@ class Tail:
         try:
             self._file = self.path.open("rb", buffering=0)
         except OSError as error:
-            reason = "it is a folder" if self.path.is_dir() else error.strerror
-            raise DataError("file", f"cannot read {self.path}: {reason}.", code=DataErrorCode.UNREADABLE) from error
+            raise unreadable(self.path, error) from error
         self._place, self._guard = 0, b""
 
     def _to_the_end(self, file: FileIO) -> None:

@@ -16,6 +16,12 @@ Count = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Contamination = Annotated[float, Field(gt=0, le=0.5)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+Percentile = Annotated[float, Field(gt=0, le=100)]
+WindowSize = Annotated[int, Field(ge=1, le=256)]
+Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
 KeptRows = Annotated[int, Field(ge=2, le=100_000)]
 
 
@@ -34,7 +40,7 @@ class Feature(_Closed):
         warning: raw value at which an operator wants to be warned.
         critical: raw value at which an operator wants to be woken; below `warning` when low is bad.
 
-    A limit that a profile leaves out is taken from the training data, see `data.schema.completed`.
+    A limit that a profile leaves out is taken from the training data, see `data.layout.completed`.
     """
 
     name: Name
@@ -192,22 +198,22 @@ class LstmAutoencoderDefaults(_Closed):
     epochs without progress.
     """
 
-    window_size: Annotated[int, Field(ge=1, le=256)] = 10
+    window_size: WindowSize = 10
     window_stride: Count = 1
     epochs: Count = 50
     batch_size: Count = 32
     encoding_dim: Count = 32
     hidden_units: Count = 64
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    dropout: Dropout = 0.2
+    optimizer: Optimizer = "adam"
+    learning_rate: LearningRate = 1e-3
     loss: Literal["mse", "mae"] = "mse"
-    validation_split: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    validation_split: Share = 0.2
     early_stopping_patience: Count = 10
     learning_rate_patience: Count = 5
-    learning_rate_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    learning_rate_factor: Share = 0.5
     learning_rate_floor: Annotated[float, Field(ge=0)] = 1e-5
-    threshold_percentile: Annotated[float, Field(gt=0, le=100)] = 95.0
+    threshold_percentile: Percentile = 95.0
     seed: Seed = 42
 
 
@@ -222,14 +228,14 @@ class DenseAutoencoderDefaults(_Closed):
     activation: Literal["relu", "tanh"] = "relu"
     epochs: Count = 50
     batch_size: Count = 32
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    learning_rate: LearningRate = 1e-3
+    optimizer: Optimizer = "adam"
     loss: Literal["mse", "mae"] = "mse"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    dropout: Dropout = 0.2
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-4
     early_stopping_patience: Count = 10
-    validation_split: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    threshold_percentile: Annotated[float, Field(gt=0, le=100)] = 95.0
+    validation_split: Share = 0.1
+    threshold_percentile: Percentile = 95.0
     seed: Seed = 42
 
 
@@ -285,18 +291,18 @@ class LstmClassifierDefaults(_Closed):
         seed: of every random choice.
     """
 
-    window_size: Annotated[int, Field(ge=1, le=256)] = 100
+    window_size: WindowSize = 100
     window_stride: Count = 1
     units: Annotated[tuple[Width, Width, Width], Field(strict=False)] = (64, 32, 16)
     epochs: Count = 50
     batch_size: Count = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    dropout: Dropout = 0.0
+    optimizer: Optimizer = "adam"
+    learning_rate: LearningRate = 1e-3
     class_weights: Literal["balanced", "none"] = "balanced"
-    validation_split: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    validation_split: Share = 0.2
     early_stopping_patience: Count = 10
-    threshold_percentile: Annotated[float, Field(gt=0, le=100)] | None = None
+    threshold_percentile: Percentile | None = None
     seed: Seed = 42
 
 
@@ -312,8 +318,8 @@ class EnsembleDefaults(_Closed):
     """
 
     weights: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
-    warning_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    critical_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    warning_threshold: Share = 0.3
+    critical_threshold: Share = 0.7
     seed: Seed = 42
 
     @model_validator(mode="after")

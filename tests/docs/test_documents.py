@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,13 @@ def address() -> Iterator[str]:
         process.wait(timeout=20)
 
 
-@pytest.mark.parametrize(("document", "line"), COMMANDS, ids=[f"{d}: {line[:60]}" for d, line in COMMANDS])
+def _command(document: str, line: str) -> Any:
+    """A command to run; `make test-slow` runs those that train or evaluate, but for the README's own."""
+    long = document != "README.md" and re.search(r" (train|evaluate|retrain) ", f" {line} ")
+    return pytest.param(document, line, marks=(pytest.mark.slow,) if long else (), id=f"{document}: {line[:60]}")
+
+
+@pytest.mark.parametrize(("document", "line"), [_command(*command) for command in COMMANDS])
 def test_command(document: str, line: str, folder: Path, request: pytest.FixtureRequest) -> None:
     if line.startswith("make "):  # run by people and by CI; here: the target is there and its commands can be listed
         subprocess.run([*shlex.split(line), "--dry-run"], cwd=ROOT, check=True, capture_output=True)

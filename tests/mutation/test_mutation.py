@@ -156,12 +156,12 @@ def refusals(request: pytest.FixtureRequest, mutated) -> Iterator[dict[tuple[str
 
 
 def _asked() -> Iterator[Any]:
-    """Every mutation and opener. Those that open sets by the code of another are asked one mutation in eight by
-    `make test`, and all of them by `make test-slow`."""
+    """Every mutation and opener. `make test` asks Go of all, Python of every other one, and those that open sets by
+    the code of another of one in sixteen; `make test-slow` asks the rest."""
+    every = {"go-native": 1, "python-core": 2}
     for opener in OPENERS:
         for number, mutation in enumerate(MUTATIONS):
-            often = opener in ("python-core", "go-native") or number % 8 == 0
-            marks = () if often else (pytest.mark.slow,)
+            marks = () if number % every.get(opener, 16) == 0 else (pytest.mark.slow,)
             yield pytest.param(mutation, opener, marks=marks, id=f"{mutation.name}-{opener}")
 
 

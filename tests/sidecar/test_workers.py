@@ -343,6 +343,7 @@ def test_a_new_worker_uses_what_the_others_use(serve, sets, two, tmp_path):
         assert server.stop() == 0
 
 
+@pytest.mark.slow  # starts several processes
 def test_without_a_set_on_disk_the_others_go_on(serve, sets, two, tmp_path):
     folder = Releases(tmp_path / "models", a=sets["forest_a"].path)
     with serve(*two, "--watch", "0", models=folder.path) as server:
@@ -375,6 +376,7 @@ def test_an_unwritable_socket_is_no_start(command, reference_path, tmp_path):
     assert "--unix" in done.stderr
 
 
+@pytest.mark.slow  # starts several processes
 def test_a_port_in_use_is_no_start(serve, command, reference_path, two):
     """Neither that of one process, nor that of other workers, nor that of a program of another kind."""
     with serve(*two) as many, serve("--listen", "127.0.0.1:0") as single, socket.create_server(("127.0.0.1", 0)) as s:
@@ -398,6 +400,7 @@ def test_a_held_port_is_taken():
         assert same == address
 
 
+@pytest.mark.slow  # starts several processes
 def test_no_room_for_a_ready_file_ends_the_workers(reference_path, tmp_path, two):
     arguments = ["serve", "--models", reference_path, *two, "--ready-file", tmp_path / "no" / "ready"]
     done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=2 * WAIT)

@@ -223,6 +223,7 @@ def test_golden_cases_of_every_kind(trained: tuple[Trained, Path]) -> None:
     assert {"typical", "constant", "far", "kink", "threshold", "limit", "extreme", "error"} <= set(golden.flags)
 
 
+@pytest.mark.slow  # trains a network of its own
 def test_early_stopping_restores_the_best_weights() -> None:
     values = wide_telemetry(300, 10).values
     scaled = ((values - values.mean(axis=0)) / values.std(axis=0)).astype(np.float32)

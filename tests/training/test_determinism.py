@@ -21,8 +21,8 @@ from tests.training.conftest import Twins, contents, untrained
     "command",
     [
         ("isolation-forest", "--n-estimators", "5"),
-        ("local-outlier-factor", "--max-rows", "200"),
-        ("one-class-svm", "--max-rows", "200"),
+        pytest.param(("local-outlier-factor", "--max-rows", "200"), marks=pytest.mark.slow),
+        pytest.param(("one-class-svm", "--max-rows", "200"), marks=pytest.mark.slow),
     ],
     ids=lambda command: command[0],
 )

@@ -399,6 +399,7 @@ def invoke(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["train", "ensemble", *map(str, arguments)], env={"COLUMNS": "160"})
 
 
+@pytest.mark.slow  # a new process for each command
 def test_command(copied: Path, tmp_path: Path) -> None:
     write_csv(ROWS, tmp_path / "normal.csv")
     given = "isolation_forest=0.25,local-outlier-factor=0.25,one_class_svm=0.5"

@@ -504,6 +504,7 @@ scores, labels = detector.predict(X_test_seq)
 """
 
 
+@pytest.mark.slow  # trains networks
 def test_the_lstm_snippet(instant: None) -> None:
     X, y = labelled_rows(700, 30)
     sequences = [create_sequences(normal_rows(110, 30, seed))[0] for seed in (1, 2)]
@@ -520,6 +521,7 @@ def test_the_lstm_snippet(instant: None) -> None:
     assert hyperparameters["threshold"] == "a probability of one half"
 
 
+@pytest.mark.slow  # trains networks
 def test_the_classifier_learns_the_label_of_the_last_row() -> None:
     rows, labels = labelled_rows(600)
     X_seq, y_seq = create_sequences(rows, labels, sequence_length=3)
@@ -728,6 +730,7 @@ def test_what_an_ensemble_cannot_score(given: Any, said: str, members: dict[str,
         EnsembleDetector(**members).predict(*given)
 
 
+@pytest.mark.slow  # trains networks
 def test_an_ensemble_is_saved_and_loaded(
     members: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -778,6 +781,7 @@ def test_the_score_of_one_moment_depends_on_no_other(members: dict[str, Any]) ->
         assert alone.view(np.uint32)[0] == whole.view(np.uint32)[i]  # S4-6
 
 
+@pytest.mark.slow  # trains networks
 def test_the_threshold_of_an_ensemble(members: dict[str, Any], tmp_path: Path) -> None:
     ensemble, normal = EnsembleDetector(**members), normal_rows(200 + LENGTH - 1, seed=5)
     default = ensemble.threshold
@@ -796,6 +800,7 @@ def test_the_threshold_of_an_ensemble(members: dict[str, Any], tmp_path: Path) -
     assert ensemble.threshold == default
 
 
+@pytest.mark.slow  # trains networks
 def test_a_retrained_member_is_used_at_once(members: dict[str, Any], tmp_path: Path) -> None:
     EnsembleDetector(**members).save(tmp_path)
     loaded, X = EnsembleDetector.load(tmp_path), rows_to_test()

@@ -202,6 +202,7 @@ def test_golden_vectors_metadata_and_byproducts(trained: Path) -> None:
     assert np.array_equal(scaler.mean_, metadata.scaler.mean)
 
 
+@pytest.mark.slow  # trains a network of its own
 def test_threshold_from_a_percentile_of_held_out_normal_windows() -> None:
     settings = SMALL.model_copy(update={"threshold_percentile": 90.0, "epochs": 10})
     fitted = fit_lstm_classifier(labelled_series(1_500), settings)
@@ -332,6 +333,7 @@ def test_training_refuses(telemetry: Telemetry, settings: dict[str, Any], field:
     assert caught.value.remedy
 
 
+@pytest.mark.slow  # trains a network of its own
 def test_a_percentile_that_is_no_threshold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ClassifierReference, "scores", lambda self, scaled: np.ones(len(scaled)))
     with pytest.raises(DataError, match="a threshold lies between 0 and 1") as caught:
@@ -339,6 +341,7 @@ def test_a_percentile_that_is_no_threshold_is_refused(monkeypatch: pytest.Monkey
     assert caught.value.field == "threshold_percentile"
 
 
+@pytest.mark.slow  # trains a network of its own
 def test_weights_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ClassifierWeights, "finite", False)
     with pytest.raises(DataError, match="did not settle"):

@@ -241,6 +241,7 @@ def test_json_lines_that_are_none(tmp_path: Path) -> None:
         assert words in running.said
 
 
+@pytest.mark.slow  # waits
 def test_stops_while_it_waits_for_input() -> None:
     with monitor("-") as running:
         assert running.end(signal.SIGTERM) == 0
@@ -330,6 +331,7 @@ def test_one_instant_for_all_features_and_series_by_their_labels() -> None:
     assert "1 rows read" in running.said
 
 
+@pytest.mark.slow  # waits
 def test_a_prometheus_that_fails_for_a_while(tmp_path: Path) -> None:
     """Failures are said, no sample is made up, and the window begins anew after them."""
     api = Api()
@@ -417,7 +419,9 @@ def test_alarms_are_forwarded(tmp_path: Path) -> None:
     assert f"{len(printed)} alarms forwarded to {address}" in running.said
 
 
-@pytest.mark.parametrize("kind", ["refused", "down", pytest.param("silent", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["refused", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("down", "silent"))]
+)
 def test_what_could_not_be_forwarded_is_said(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("\n".join(lines_of(tmp_path, 30, alarms_at=(20,))) + "\n")
@@ -444,6 +448,7 @@ def test_what_could_not_be_forwarded_is_said(kind: str, tmp_path: Path) -> None:
     assert "1 alarms were not forwarded" in running.said
 
 
+@pytest.mark.slow  # waits
 def test_a_receiver_that_is_slow_delays_no_alarm(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     lines = lines_of(tmp_path, 60, alarms_at=(20, 30, 40))

@@ -150,6 +150,7 @@ for candidate in candidates:
 """
 
 
+@pytest.mark.slow  # trains in new processes
 def test_two_scripts_at_the_same_time_both_end_up_in_the_set(
     lstm_models: Path, forests: list[Candidate], tmp_path: Path
 ) -> None:

@@ -322,6 +322,7 @@ def test_s1_11_architecture_and_training(fit_call: dict[str, Any]) -> None:
     assert scores == pytest.approx(((scaled - rebuilt) ** 2).mean(axis=(1, 2)), rel=1e-12)
 
 
+@pytest.mark.slow  # trains a network of its own
 def test_s1_11_best_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     import keras
 

@@ -263,7 +263,7 @@ def evaluate(
 @profile_app.command("list", epilog="Example: dwcp profile list")
 def profile_list() -> None:
     """Lists the profiles that come with the program."""
-    from dwcp_training.run import list_profiles
+    from dwcp_training.profiles.command import list_profiles
 
     raise typer.Exit(list_profiles())
 
@@ -273,7 +273,7 @@ def profile_list() -> None:
 )
 def profile_show(name: Annotated[str, typer.Argument(help="Name or YAML file.", metavar="NAME|FILE")]) -> None:
     """Checks a profile and prints it as YAML, with all its defaults."""
-    from dwcp_training.run import show_profile
+    from dwcp_training.profiles.command import show_profile
 
     raise typer.Exit(show_profile(name))
 

@@ -12,7 +12,7 @@ from dwcp_training.console import UsageError, guarded, out, print_data, print_wa
 from dwcp_training.data import Exclusion, Telemetry, forest_rows, labelled_series, lstm_series, read_table
 from dwcp_training.detectors.registry import DETECTORS
 from dwcp_training.pipeline import Trained, train
-from dwcp_training.profiles import Profile, load_profile, profile_names, profile_yaml
+from dwcp_training.profiles import Profile, load_profile
 from dwcp_training.publish import check_writable
 
 SYNTHETIC: dict[str, Callable[..., Telemetry]] = {
@@ -151,19 +151,6 @@ def _telemetry(detector: str, source: Source, profile: Profile, settings: Any) -
         normal_only=True,
         anomalies=source.anomalies,
     )
-
-
-def list_profiles() -> int:
-    """Prints the names and descriptions of the profiles and returns the exit status."""
-    width = max(map(len, profile_names()))
-    for name in profile_names():
-        out.print(f"{name:{width}}  {load_profile(name).description}")
-    return 0
-
-
-def show_profile(name: str) -> int:
-    """Prints a profile as YAML and returns the exit status, as `run` does."""
-    return guarded(lambda: out.print(profile_yaml(load_profile(name)), end=""), "There is nothing to show.")
 
 
 def _print_outcome(trained: Trained) -> None:

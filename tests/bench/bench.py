@@ -3,7 +3,7 @@
     python tests/bench/bench.py                  # everything, some twenty minutes
     python tests/bench/bench.py --only graphs    # one part
 
-Parts: graphs, go, sidecar, memory, training, adbench, reading, serving.
+Parts: graphs, go, sidecar, memory, edge, training, adbench, reading, serving.
 
 Prints a table with each bar and whether it was met, and writes build/bench.json.
 """
@@ -234,6 +234,50 @@ def memory(_: argparse.Namespace) -> list[Result]:
     return results
 
 
+def edge(_: argparse.Namespace) -> list[Result]:
+    """The dense autoencoder of the profile edge-host on its host: memory with the files of the set, time of a score."""
+    from dwcp_sidecar.client import Client
+    from dwcp_sidecar.model_set import ModelSet
+    from tests.faults.endpoint import serving
+
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        data, output = Path(folder) / "data.npy", Path(folder) / "models"
+        # As the document makes it: 5,000 rows of 12 normalised features, padded to 64.
+        rows = np.zeros((5000, 64), np.float32)
+        rows[:, :12] = np.random.default_rng(0).random((5000, 12)) * 0.1
+        np.save(data, rows)
+        command = [Path(sys.executable).parent / "dwcp", "train", "dense-autoencoder", "--profile", "edge-host"]
+        subprocess.run([*command, "--data", data, "--output", output], check=True, stdout=subprocess.DEVNULL)
+        models = ModelSet.open(output)
+        files = sum((models.path / name).stat().st_size for name in _served_files(models.path))
+        sample = list(models.golden["dense_autoencoder"].cases[0].samples[0].values)
+        for kind in ("python", "go"):
+            with serving(kind, output) as sidecar, Client(sidecar.address, timeout=10) as client:
+                calls = []
+                for _call in range(2000):
+                    begin = time.perf_counter()
+                    client.score("dense_autoencoder", [sample])
+                    calls.append(time.perf_counter() - begin)
+                footprint = (sidecar.memory() + files) / 1e6
+            slowest = float(np.percentile(calls, 99)) * 1e3
+            text = f"{footprint:.0f} MB, of them {files / 1e6:.1f} of the set"
+            results.append(
+                Result(f"{kind} sidecar, edge-host: memory and files", text, "under 100 MB", footprint < 100)
+            )
+            text = f"{np.percentile(calls, 50) * 1e3:.2f} / {slowest:.2f} ms p50 / p99"
+            results.append(
+                Result(f"{kind} sidecar, edge-host: a score, with the call", text, "under 10 ms", slowest < 10)
+            )
+    return results
+
+
+def _served_files(models: Path) -> list[str]:
+    """Files of a set that a site needs to serve it."""
+    entries = json.loads((models / "manifest.json").read_text())["files"]
+    return ["manifest.json", *(entry["path"] for entry in entries if entry["role"] == "FILE_ROLE_SERVING")]
+
+
 def training(arguments: argparse.Namespace) -> list[Result]:
     """Our LSTM training against a plain Keras fit of the same model, each in a process of its own."""
 
@@ -324,6 +368,7 @@ PARTS = {
     "go": go,
     "sidecar": sidecar,
     "memory": memory,
+    "edge": edge,
     "training": training,
     "adbench": adbench,
     "reading": reading,

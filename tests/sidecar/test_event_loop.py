@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from dwcp_sidecar.server import event_loop
-from dwcp_sidecar.server.event_loop import SMALL_BYTES, CallPool, EventLoop
+from dwcp_sidecar.server.event_loop import ALONE_BYTES, SMALL_BYTES, CallPool, EventLoop
 
 SECONDS = 20
 THREADS = 2
@@ -88,14 +88,31 @@ def until(condition: Callable[[], bool]) -> bool:
 def test_small_requests_are_answered_by_the_thread_of_events(looped, channel):
     call = channel(looped).unary_unary("/t.T/Call")
     assert call(b"x", timeout=SECONDS) == b"events"
-    assert call(b"x" * SMALL_BYTES, timeout=SECONDS) == b"events"
-    assert call(b"x" * (SMALL_BYTES + 1), timeout=SECONDS).startswith(b"score")
+    for size in (SMALL_BYTES, SMALL_BYTES + 1, ALONE_BYTES):
+        assert until(lambda: looped.pool.pending == 0)
+        assert call(b"x" * size, timeout=SECONDS) == b"events"
+    assert call(b"x" * (ALONE_BYTES + 1), timeout=SECONDS).startswith(b"score")
     assert until(lambda: looped.pool.pending == looped.pool.running == 0)
+
+
+def test_requests_of_some_size_are_answered_by_the_pool_while_others_wait(looped, channel):
+    call = channel(looped).unary_unary("/t.T/Call")
+    looped.go.clear()
+    large = call.future(b"x" * (ALONE_BYTES + 1), timeout=SECONDS)
+    assert until(lambda: looped.pool.running == 1)
+    medium = call.future(b"x" * (SMALL_BYTES + 1), timeout=SECONDS)
+    assert until(lambda: looped.pool.running == 2)
+    small = call.future(b"x", timeout=SECONDS)
+    assert until(lambda: looped.pool.running == 3)
+    looped.go.set()
+    assert large.result().startswith(b"score")
+    assert medium.result().startswith(b"score")
+    assert small.result() == b"events"
 
 
 def test_many_calls_at_once_are_all_answered(echo, channel):
     call = channel(echo).unary_unary("/t.T/Call")
-    sizes = [1, SMALL_BYTES + 1] * 100
+    sizes = [1, SMALL_BYTES + 1, ALONE_BYTES + 1] * 70
     futures = [call.future(b"x" * size, timeout=SECONDS) for size in sizes]
     assert all(future.result() for future in futures)
     assert until(lambda: echo.pool.pending == echo.pool.running == 0)
@@ -126,7 +143,7 @@ def test_senders_that_never_send_hold_no_thread(looped, channel):
 
     slow = [opened.stream_unary("/t.T/Call").future(nothing(), timeout=SECONDS) for _ in range(4 * THREADS)]
     assert until(lambda: looped.pool.pending == len(slow))
-    assert opened.unary_unary("/t.T/Call")(b"x" * (SMALL_BYTES + 1), timeout=SECONDS).startswith(b"score")
+    assert opened.unary_unary("/t.T/Call")(b"x" * (ALONE_BYTES + 1), timeout=SECONDS).startswith(b"score")
     for one in slow:
         one.cancel()
     assert until(lambda: looped.pool.pending == 0), "what was cancelled still counts"
@@ -138,9 +155,9 @@ def test_calls_are_counted_before_any_is_answered(looped, channel):
     """Events go first: a server at its limit sees that it is, however long the answers take (L2)."""
     call = channel(looped).unary_unary("/t.T/Call")
     looped.go.clear()
-    first = call.future(b"large" * SMALL_BYTES, timeout=SECONDS)
+    first = call.future(b"large" * ALONE_BYTES, timeout=SECONDS)
     assert until(lambda: looped.pool.running == 1)
-    others = [call.future(b"large" * SMALL_BYTES, timeout=SECONDS) for _ in range(9)]
+    others = [call.future(b"large" * ALONE_BYTES, timeout=SECONDS) for _ in range(9)]
     assert until(lambda: looped.pool.pending == 10)
     assert looped.pool.running == THREADS
     looped.go.set()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,13 @@ from dwcp_training.data import read_table
 from dwcp_training.profiles import load_profile
 from tests.conformance.go_program import BuildError, contract_score
 from tests.conformance.implementations import BUILDERS
-from tests.training.test_cli import FOREST, LSTM, invoke
+from tests.faults.endpoint import serving
+from tests.training.test_cli import DENSE, FOREST, LOF, LSTM, SVM, invoke
 from tests.training.test_data_runs import PERF, TEMPERATURES, write_run
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 ITEMS = 300
+SIDECARS = {"python": "sidecar", "go": "sidecar-go"}
 SMALL_FOREST = ("--n-estimators", "10")
 SMALL_LSTM = ("--window-size", "5", "--encoding-dim", "4", "--epochs", "1", "--batch-size", "256")
 
@@ -87,8 +90,11 @@ def train(command: tuple[str, str], folder: Path, profile: str, *data: Path, fla
     return folder / "models"
 
 
-def same_in_go(models: Path, values: np.ndarray, folder: Path) -> int:
-    """Scores items that end in evenly spread rows with Python and Go, demands equal answers, returns the alarms.
+def same_in_go(
+    models: Path, values: np.ndarray, folder: Path, servers: Mapping[str, str] = MappingProxyType({})
+) -> int:
+    """Scores items that end in evenly spread rows with Python, Go and the sidecars at these addresses (`python`, `go`),
+    demands equal answers, returns the alarms.
 
     An answer is score bits, decision, contributions, expected values and, for a forest, the depth sum.
     """
@@ -108,13 +114,13 @@ def same_in_go(models: Path, values: np.ndarray, folder: Path) -> int:
         requests = folder / f"{name}.jsonl"
         requests.write_text("\n".join(lines) + "\n")
         answers = []
-        for program in ("python-core", "go-native"):
+        for program in ("python-core", "go-native", *(SIDECARS[language] for language in servers)):
             out = folder / f"{name}-{program}.jsonl"
-            BUILDERS[program](models, {}).run(requests, out, len(lines), 1, 1)
+            BUILDERS[program](models, servers).run(requests, out, len(lines), 1, 1)
             answers.append([json.loads(line) for line in out.read_text().splitlines()])
         assert len(answers[0]) == len(lines)
         assert all("score_bits" in answer for answer in answers[0])
-        assert answers[0] == answers[1]
+        assert all(answer == answers[0] for answer in answers[1:])
         alarms += sum(answer["is_anomaly"] for answer in answers[0])
     return alarms
 
@@ -142,6 +148,32 @@ def test_server_machines_38_columns(real_data: Callable[[str], Path], tmp_path: 
     wrong = machine["test_label"].astype(bool)
     values = np.concatenate([machine["test"][~wrong][:1000], machine["test"][wrong][:1000]]).astype(np.float64)
     assert same_in_go(models, values, tmp_path) > 0
+
+
+@pytest.mark.slow  # trains five detectors
+def test_application_servers_19_columns(real_data: Callable[[str], Path], tmp_path: Path) -> None:
+    """ASD: five detectors and their ensemble in one set, served by both sidecars, scored in Go."""
+    server = np.load(real_data("asd/omi-1.npz"))
+    np.save(tmp_path / "normal.npy", server["train"][:2000])
+    normal = tmp_path / "normal.npy"
+    for command, flags in (
+        (FOREST, SMALL_FOREST),
+        (LOF, ("--max-rows", "500")),
+        (SVM, ("--max-rows", "500")),
+        (DENSE, ("--encoder-units", "16,8", "--bottleneck", "4", "--epochs", "2")),
+        (LSTM, SMALL_LSTM),
+    ):
+        models = train(command, tmp_path, SERVERS, normal, flags=flags)
+    profile = ("--profile", tmp_path / "mine.yaml")
+    result = invoke("train", "ensemble", "--models", models, *profile, "--data", normal)
+    assert result.exit_code == 0, result.output
+    opened = ModelSet.open(models)
+    assert len(opened.models) == 6
+    assert len(opened.models["ensemble"].feature_names) == 19
+    wrong = server["test_label"].astype(bool)
+    values = np.concatenate([server["test"][~wrong][:500], server["test"][wrong][:500]]).astype(np.float64)
+    with serving("python", models) as python, serving("go", models) as go:
+        assert same_in_go(models, values, tmp_path, {"python": python.address, "go": go.address}) > 0
 
 
 @pytest.mark.slow  # trains on many pods

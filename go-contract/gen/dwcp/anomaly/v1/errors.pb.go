@@ -62,6 +62,10 @@ const (
 	ErrorCode_ERROR_CODE_GRAPH_INVALID ErrorCode = 25
 	// The model scores one of its golden vectors differently.
 	ErrorCode_ERROR_CODE_GOLDEN_MISMATCH ErrorCode = 26
+	// A public key is configured, and the set has no manifest.sig (A8).
+	ErrorCode_ERROR_CODE_SIGNATURE_MISSING ErrorCode = 27
+	// The signature is of another manifest or by another key (A8).
+	ErrorCode_ERROR_CODE_SIGNATURE_INVALID ErrorCode = 28
 	// A fault of the implementation, never of the input.
 	ErrorCode_ERROR_CODE_INTERNAL ErrorCode = 40
 )
@@ -87,6 +91,8 @@ var (
 		24: "ERROR_CODE_DIGEST_MISMATCH",
 		25: "ERROR_CODE_GRAPH_INVALID",
 		26: "ERROR_CODE_GOLDEN_MISMATCH",
+		27: "ERROR_CODE_SIGNATURE_MISSING",
+		28: "ERROR_CODE_SIGNATURE_INVALID",
 		40: "ERROR_CODE_INTERNAL",
 	}
 	ErrorCode_value = map[string]int32{
@@ -108,6 +114,8 @@ var (
 		"ERROR_CODE_DIGEST_MISMATCH":      24,
 		"ERROR_CODE_GRAPH_INVALID":        25,
 		"ERROR_CODE_GOLDEN_MISMATCH":      26,
+		"ERROR_CODE_SIGNATURE_MISSING":    27,
+		"ERROR_CODE_SIGNATURE_INVALID":    28,
 		"ERROR_CODE_INTERNAL":             40,
 	}
 )
@@ -210,7 +218,7 @@ const file_dwcp_anomaly_v1_errors_proto_rawDesc = "" +
 	"\tErrorInfo\x12.\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1a.dwcp.anomaly.v1.ErrorCodeR\x04code\x12\x14\n" +
 	"\x05field\x18\x02 \x01(\tR\x05field\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage*\xdd\x04\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage*\xa1\x05\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_CODE_INVALID_REQUEST\x10\x01\x12\x1f\n" +
@@ -230,7 +238,9 @@ const file_dwcp_anomaly_v1_errors_proto_rawDesc = "" +
 	"\x17ERROR_CODE_FILE_MISSING\x10\x17\x12\x1e\n" +
 	"\x1aERROR_CODE_DIGEST_MISMATCH\x10\x18\x12\x1c\n" +
 	"\x18ERROR_CODE_GRAPH_INVALID\x10\x19\x12\x1e\n" +
-	"\x1aERROR_CODE_GOLDEN_MISMATCH\x10\x1a\x12\x17\n" +
+	"\x1aERROR_CODE_GOLDEN_MISMATCH\x10\x1a\x12 \n" +
+	"\x1cERROR_CODE_SIGNATURE_MISSING\x10\x1b\x12 \n" +
+	"\x1cERROR_CODE_SIGNATURE_INVALID\x10\x1c\x12\x17\n" +
 	"\x13ERROR_CODE_INTERNAL\x10(B5Z3dwcp.internal/anomaly/gen/dwcp/anomaly/v1;anomalyv1b\x06proto3"
 
 var (

@@ -366,6 +366,168 @@ func (x *Calibration) GetSource() string {
 	return ""
 }
 
+// How one feature was distributed in training (rules DR1 to DR4).
+type DriftFeature struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Edges of the bins, ascending and distinct, raw units.
+	Edges []float64 `protobuf:"fixed64,1,rep,packed,name=edges,proto3" json:"edges,omitempty"`
+	// Training rows in each bin: one more number than there are edges.
+	Counts []uint32 `protobuf:"varint,2,rep,packed,name=counts,proto3" json:"counts,omitempty"`
+	// Standard deviation of the training rows, raw units; 1 when it is 0.
+	Scale float64 `protobuf:"fixed64,3,opt,name=scale,proto3" json:"scale,omitempty"`
+	// For each of the sizes, the statistic that recent rows without drift exceed at the nominal rate.
+	PsiCritical         []float64 `protobuf:"fixed64,4,rep,packed,name=psi_critical,json=psiCritical,proto3" json:"psi_critical,omitempty"`
+	WassersteinCritical []float64 `protobuf:"fixed64,5,rep,packed,name=wasserstein_critical,json=wassersteinCritical,proto3" json:"wasserstein_critical,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *DriftFeature) Reset() {
+	*x = DriftFeature{}
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DriftFeature) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DriftFeature) ProtoMessage() {}
+
+func (x *DriftFeature) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DriftFeature.ProtoReflect.Descriptor instead.
+func (*DriftFeature) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DriftFeature) GetEdges() []float64 {
+	if x != nil {
+		return x.Edges
+	}
+	return nil
+}
+
+func (x *DriftFeature) GetCounts() []uint32 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *DriftFeature) GetScale() float64 {
+	if x != nil {
+		return x.Scale
+	}
+	return 0
+}
+
+func (x *DriftFeature) GetPsiCritical() []float64 {
+	if x != nil {
+		return x.PsiCritical
+	}
+	return nil
+}
+
+func (x *DriftFeature) GetWassersteinCritical() []float64 {
+	if x != nil {
+		return x.WassersteinCritical
+	}
+	return nil
+}
+
+// What recent rows are compared with to see whether the data drifted (rules DR1 to DR6).
+type DriftReference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In schema order.
+	Features []*DriftFeature `protobuf:"bytes,1,rep,name=features,proto3" json:"features,omitempty"`
+	// Ascending numbers of recent rows for which critical values are stored.
+	Sizes []uint32 `protobuf:"varint,2,rep,packed,name=sizes,proto3" json:"sizes,omitempty"`
+	// Share of comparisons without drift in which any feature exceeds its critical value.
+	Rate float64 `protobuf:"fixed64,3,opt,name=rate,proto3" json:"rate,omitempty"`
+	// Statistics up to these are no drift, however significant.
+	PsiThreshold         float64 `protobuf:"fixed64,4,opt,name=psi_threshold,json=psiThreshold,proto3" json:"psi_threshold,omitempty"`
+	WassersteinThreshold float64 `protobuf:"fixed64,5,opt,name=wasserstein_threshold,json=wassersteinThreshold,proto3" json:"wasserstein_threshold,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *DriftReference) Reset() {
+	*x = DriftReference{}
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DriftReference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DriftReference) ProtoMessage() {}
+
+func (x *DriftReference) ProtoReflect() protoreflect.Message {
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DriftReference.ProtoReflect.Descriptor instead.
+func (*DriftReference) Descriptor() ([]byte, []int) {
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DriftReference) GetFeatures() []*DriftFeature {
+	if x != nil {
+		return x.Features
+	}
+	return nil
+}
+
+func (x *DriftReference) GetSizes() []uint32 {
+	if x != nil {
+		return x.Sizes
+	}
+	return nil
+}
+
+func (x *DriftReference) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *DriftReference) GetPsiThreshold() float64 {
+	if x != nil {
+		return x.PsiThreshold
+	}
+	return 0
+}
+
+func (x *DriftReference) GetWassersteinThreshold() float64 {
+	if x != nil {
+		return x.WassersteinThreshold
+	}
+	return 0
+}
+
 // The ONNX graph of a model.
 type Graph struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -375,11 +537,11 @@ type Graph struct {
 	Available bool `protobuf:"varint,2,opt,name=available,proto3" json:"available,omitempty"`
 	// Why there is no graph, empty when there is one.
 	UnavailableReason string `protobuf:"bytes,3,opt,name=unavailable_reason,json=unavailableReason,proto3" json:"unavailable_reason,omitempty"`
-	// Node list and names that readers rely on: `forest.v1`, `lstm.v1`, `lstm.float32.v1`, `dense.v1`, `neighbors.v1`, `svm.v1`, `classifier.v1` (rule G2), `ensemble.v1` (rule EN7).
+	// Node list and names that readers rely on: `forest.v1`, `lstm.v1`, `lstm.float32.v1`, `dense.v1`, `neighbors.v1`, `svm.v1`, `classifier.v1`, `dense.int8.v1`, `lstm.int8.v1` (rule G2), `ensemble.v1` (rule EN7).
 	Layout string `protobuf:"bytes,4,opt,name=layout,proto3" json:"layout,omitempty"`
 	// Operator type to count, asserted at export and at every load (rule G2).
 	OperatorCounts map[string]uint32 `protobuf:"bytes,5,rep,name=operator_counts,json=operatorCounts,proto3" json:"operator_counts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// `float64` or `float32`: the arithmetic inside the graph.
+	// `float64`, `float32` or `int8`: the arithmetic inside the graph.
 	Precision     string `protobuf:"bytes,6,opt,name=precision,proto3" json:"precision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -387,7 +549,7 @@ type Graph struct {
 
 func (x *Graph) Reset() {
 	*x = Graph{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[3]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -399,7 +561,7 @@ func (x *Graph) String() string {
 func (*Graph) ProtoMessage() {}
 
 func (x *Graph) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[3]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -412,7 +574,7 @@ func (x *Graph) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Graph.ProtoReflect.Descriptor instead.
 func (*Graph) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{3}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Graph) GetFile() string {
@@ -472,7 +634,7 @@ type ForestParameters struct {
 
 func (x *ForestParameters) Reset() {
 	*x = ForestParameters{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[4]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -484,7 +646,7 @@ func (x *ForestParameters) String() string {
 func (*ForestParameters) ProtoMessage() {}
 
 func (x *ForestParameters) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[4]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -497,7 +659,7 @@ func (x *ForestParameters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForestParameters.ProtoReflect.Descriptor instead.
 func (*ForestParameters) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{4}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ForestParameters) GetMaxSamples() uint32 {
@@ -536,7 +698,7 @@ type LstmParameters struct {
 
 func (x *LstmParameters) Reset() {
 	*x = LstmParameters{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[5]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -548,7 +710,7 @@ func (x *LstmParameters) String() string {
 func (*LstmParameters) ProtoMessage() {}
 
 func (x *LstmParameters) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[5]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -561,7 +723,7 @@ func (x *LstmParameters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LstmParameters.ProtoReflect.Descriptor instead.
 func (*LstmParameters) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{5}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LstmParameters) GetUnits() []uint32 {
@@ -600,7 +762,7 @@ type DenseParameters struct {
 
 func (x *DenseParameters) Reset() {
 	*x = DenseParameters{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[6]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +774,7 @@ func (x *DenseParameters) String() string {
 func (*DenseParameters) ProtoMessage() {}
 
 func (x *DenseParameters) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[6]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +787,7 @@ func (x *DenseParameters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenseParameters.ProtoReflect.Descriptor instead.
 func (*DenseParameters) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{6}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DenseParameters) GetUnits() []uint32 {
@@ -662,7 +824,7 @@ type NeighborParameters struct {
 
 func (x *NeighborParameters) Reset() {
 	*x = NeighborParameters{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[7]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +836,7 @@ func (x *NeighborParameters) String() string {
 func (*NeighborParameters) ProtoMessage() {}
 
 func (x *NeighborParameters) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[7]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +849,7 @@ func (x *NeighborParameters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NeighborParameters.ProtoReflect.Descriptor instead.
 func (*NeighborParameters) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NeighborParameters) GetNNeighbors() uint32 {
@@ -719,7 +881,7 @@ type SvmParameters struct {
 
 func (x *SvmParameters) Reset() {
 	*x = SvmParameters{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[8]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +893,7 @@ func (x *SvmParameters) String() string {
 func (*SvmParameters) ProtoMessage() {}
 
 func (x *SvmParameters) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[8]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +906,7 @@ func (x *SvmParameters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SvmParameters.ProtoReflect.Descriptor instead.
 func (*SvmParameters) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SvmParameters) GetGamma() float64 {
@@ -782,7 +944,7 @@ type ClassifierParameters struct {
 
 func (x *ClassifierParameters) Reset() {
 	*x = ClassifierParameters{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[9]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +956,7 @@ func (x *ClassifierParameters) String() string {
 func (*ClassifierParameters) ProtoMessage() {}
 
 func (x *ClassifierParameters) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[9]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +969,7 @@ func (x *ClassifierParameters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassifierParameters.ProtoReflect.Descriptor instead.
 func (*ClassifierParameters) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ClassifierParameters) GetUnits() []uint32 {
@@ -848,7 +1010,7 @@ type EnsembleMember struct {
 
 func (x *EnsembleMember) Reset() {
 	*x = EnsembleMember{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[10]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1022,7 @@ func (x *EnsembleMember) String() string {
 func (*EnsembleMember) ProtoMessage() {}
 
 func (x *EnsembleMember) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[10]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1035,7 @@ func (x *EnsembleMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnsembleMember.ProtoReflect.Descriptor instead.
 func (*EnsembleMember) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EnsembleMember) GetDetector() Detector {
@@ -924,7 +1086,7 @@ type EnsembleParameters struct {
 
 func (x *EnsembleParameters) Reset() {
 	*x = EnsembleParameters{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[11]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1098,7 @@ func (x *EnsembleParameters) String() string {
 func (*EnsembleParameters) ProtoMessage() {}
 
 func (x *EnsembleParameters) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[11]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1111,7 @@ func (x *EnsembleParameters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnsembleParameters.ProtoReflect.Descriptor instead.
 func (*EnsembleParameters) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *EnsembleParameters) GetMembers() []*EnsembleMember {
@@ -1000,7 +1162,7 @@ type TrainingRecord struct {
 
 func (x *TrainingRecord) Reset() {
 	*x = TrainingRecord{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[12]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1174,7 @@ func (x *TrainingRecord) String() string {
 func (*TrainingRecord) ProtoMessage() {}
 
 func (x *TrainingRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[12]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1187,7 @@ func (x *TrainingRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrainingRecord.ProtoReflect.Descriptor instead.
 func (*TrainingRecord) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TrainingRecord) GetDataFingerprint() string {
@@ -1129,7 +1291,7 @@ type Series struct {
 
 func (x *Series) Reset() {
 	*x = Series{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[13]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1303,7 @@ func (x *Series) String() string {
 func (*Series) ProtoMessage() {}
 
 func (x *Series) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[13]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1316,7 @@ func (x *Series) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Series.ProtoReflect.Descriptor instead.
 func (*Series) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Series) GetValues() []float64 {
@@ -1192,24 +1354,26 @@ type ModelMetadata struct {
 	ReferenceValues []float64   `protobuf:"fixed64,12,rep,packed,name=reference_values,json=referenceValues,proto3" json:"reference_values,omitempty"`
 	ParityClass     ParityClass `protobuf:"varint,13,opt,name=parity_class,json=parityClass,proto3,enum=dwcp.anomaly.v1.ParityClass" json:"parity_class,omitempty"`
 	// Set in the TOLERANCE class only.
-	Tolerance     *Tolerance            `protobuf:"bytes,14,opt,name=tolerance,proto3" json:"tolerance,omitempty"`
-	Calibration   *Calibration          `protobuf:"bytes,15,opt,name=calibration,proto3" json:"calibration,omitempty"`
-	Graph         *Graph                `protobuf:"bytes,16,opt,name=graph,proto3" json:"graph,omitempty"`
-	Forest        *ForestParameters     `protobuf:"bytes,17,opt,name=forest,proto3" json:"forest,omitempty"`
-	Lstm          *LstmParameters       `protobuf:"bytes,18,opt,name=lstm,proto3" json:"lstm,omitempty"`
-	Training      *TrainingRecord       `protobuf:"bytes,19,opt,name=training,proto3" json:"training,omitempty"`
-	Dense         *DenseParameters      `protobuf:"bytes,20,opt,name=dense,proto3" json:"dense,omitempty"`
-	Neighbors     *NeighborParameters   `protobuf:"bytes,21,opt,name=neighbors,proto3" json:"neighbors,omitempty"`
-	Svm           *SvmParameters        `protobuf:"bytes,22,opt,name=svm,proto3" json:"svm,omitempty"`
-	Classifier    *ClassifierParameters `protobuf:"bytes,23,opt,name=classifier,proto3" json:"classifier,omitempty"`
-	Ensemble      *EnsembleParameters   `protobuf:"bytes,24,opt,name=ensemble,proto3" json:"ensemble,omitempty"`
+	Tolerance   *Tolerance            `protobuf:"bytes,14,opt,name=tolerance,proto3" json:"tolerance,omitempty"`
+	Calibration *Calibration          `protobuf:"bytes,15,opt,name=calibration,proto3" json:"calibration,omitempty"`
+	Graph       *Graph                `protobuf:"bytes,16,opt,name=graph,proto3" json:"graph,omitempty"`
+	Forest      *ForestParameters     `protobuf:"bytes,17,opt,name=forest,proto3" json:"forest,omitempty"`
+	Lstm        *LstmParameters       `protobuf:"bytes,18,opt,name=lstm,proto3" json:"lstm,omitempty"`
+	Training    *TrainingRecord       `protobuf:"bytes,19,opt,name=training,proto3" json:"training,omitempty"`
+	Dense       *DenseParameters      `protobuf:"bytes,20,opt,name=dense,proto3" json:"dense,omitempty"`
+	Neighbors   *NeighborParameters   `protobuf:"bytes,21,opt,name=neighbors,proto3" json:"neighbors,omitempty"`
+	Svm         *SvmParameters        `protobuf:"bytes,22,opt,name=svm,proto3" json:"svm,omitempty"`
+	Classifier  *ClassifierParameters `protobuf:"bytes,23,opt,name=classifier,proto3" json:"classifier,omitempty"`
+	Ensemble    *EnsembleParameters   `protobuf:"bytes,24,opt,name=ensemble,proto3" json:"ensemble,omitempty"`
+	// Unset for an ensemble, whose members have their own, and in sets written before it existed.
+	Drift         *DriftReference `protobuf:"bytes,25,opt,name=drift,proto3" json:"drift,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ModelMetadata) Reset() {
 	*x = ModelMetadata{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[14]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1385,7 @@ func (x *ModelMetadata) String() string {
 func (*ModelMetadata) ProtoMessage() {}
 
 func (x *ModelMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[14]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1398,7 @@ func (x *ModelMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelMetadata.ProtoReflect.Descriptor instead.
 func (*ModelMetadata) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ModelMetadata) GetSchemaVersion() uint32 {
@@ -1405,6 +1569,13 @@ func (x *ModelMetadata) GetEnsemble() *EnsembleParameters {
 	return nil
 }
 
+func (x *ModelMetadata) GetDrift() *DriftReference {
+	if x != nil {
+		return x.Drift
+	}
+	return nil
+}
+
 // One file of a model set.
 type FileEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1421,7 +1592,7 @@ type FileEntry struct {
 
 func (x *FileEntry) Reset() {
 	*x = FileEntry{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[15]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1604,7 @@ func (x *FileEntry) String() string {
 func (*FileEntry) ProtoMessage() {}
 
 func (x *FileEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[15]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1617,7 @@ func (x *FileEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileEntry.ProtoReflect.Descriptor instead.
 func (*FileEntry) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{15}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FileEntry) GetPath() string {
@@ -1493,7 +1664,7 @@ type ModelEntry struct {
 
 func (x *ModelEntry) Reset() {
 	*x = ModelEntry{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[16]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1676,7 @@ func (x *ModelEntry) String() string {
 func (*ModelEntry) ProtoMessage() {}
 
 func (x *ModelEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[16]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1689,7 @@ func (x *ModelEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelEntry.ProtoReflect.Descriptor instead.
 func (*ModelEntry) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{16}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ModelEntry) GetDetector() Detector {
@@ -1564,7 +1735,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[17]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1747,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[17]
+	mi := &file_dwcp_anomaly_v1_model_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1760,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{17}
+	return file_dwcp_anomaly_v1_model_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Manifest) GetSchemaVersion() uint32 {
@@ -1627,7 +1798,19 @@ const file_dwcp_anomaly_v1_model_proto_rawDesc = "" +
 	"guard_band\x18\x02 \x01(\x01R\tguardBand\"=\n" +
 	"\vCalibration\x12\x16\n" +
 	"\x06scores\x18\x01 \x03(\x02R\x06scores\x12\x16\n" +
-	"\x06source\x18\x02 \x01(\tR\x06source\"\xb6\x02\n" +
+	"\x06source\x18\x02 \x01(\tR\x06source\"\xa8\x01\n" +
+	"\fDriftFeature\x12\x14\n" +
+	"\x05edges\x18\x01 \x03(\x01R\x05edges\x12\x16\n" +
+	"\x06counts\x18\x02 \x03(\rR\x06counts\x12\x14\n" +
+	"\x05scale\x18\x03 \x01(\x01R\x05scale\x12!\n" +
+	"\fpsi_critical\x18\x04 \x03(\x01R\vpsiCritical\x121\n" +
+	"\x14wasserstein_critical\x18\x05 \x03(\x01R\x13wassersteinCritical\"\xcf\x01\n" +
+	"\x0eDriftReference\x129\n" +
+	"\bfeatures\x18\x01 \x03(\v2\x1d.dwcp.anomaly.v1.DriftFeatureR\bfeatures\x12\x14\n" +
+	"\x05sizes\x18\x02 \x03(\rR\x05sizes\x12\x12\n" +
+	"\x04rate\x18\x03 \x01(\x01R\x04rate\x12#\n" +
+	"\rpsi_threshold\x18\x04 \x01(\x01R\fpsiThreshold\x123\n" +
+	"\x15wasserstein_threshold\x18\x05 \x01(\x01R\x14wassersteinThreshold\"\xb6\x02\n" +
 	"\x05Graph\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x1c\n" +
 	"\tavailable\x18\x02 \x01(\bR\tavailable\x12-\n" +
@@ -1704,7 +1887,8 @@ const file_dwcp_anomaly_v1_model_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\" \n" +
 	"\x06Series\x12\x16\n" +
-	"\x06values\x18\x01 \x03(\x01R\x06values\"\xf5\t\n" +
+	"\x06values\x18\x01 \x03(\x01R\x06values\"\xac\n" +
+	"\n" +
 	"\rModelMetadata\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\rR\rschemaVersion\x12\x1d\n" +
 	"\n" +
@@ -1734,7 +1918,8 @@ const file_dwcp_anomaly_v1_model_proto_rawDesc = "" +
 	"\n" +
 	"classifier\x18\x17 \x01(\v2%.dwcp.anomaly.v1.ClassifierParametersR\n" +
 	"classifier\x12?\n" +
-	"\bensemble\x18\x18 \x01(\v2#.dwcp.anomaly.v1.EnsembleParametersR\bensembleB\x0f\n" +
+	"\bensemble\x18\x18 \x01(\v2#.dwcp.anomaly.v1.EnsembleParametersR\bensemble\x125\n" +
+	"\x05drift\x18\x19 \x01(\v2\x1f.dwcp.anomaly.v1.DriftReferenceR\x05driftB\x0f\n" +
 	"\r_n_estimatorsB\x10\n" +
 	"\x0e_contaminationB\f\n" +
 	"\n" +
@@ -1785,7 +1970,7 @@ func file_dwcp_anomaly_v1_model_proto_rawDescGZIP() []byte {
 }
 
 var file_dwcp_anomaly_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_dwcp_anomaly_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_dwcp_anomaly_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_dwcp_anomaly_v1_model_proto_goTypes = []any{
 	(Detector)(0),                // 0: dwcp.anomaly.v1.Detector
 	(ParityClass)(0),             // 1: dwcp.anomaly.v1.ParityClass
@@ -1793,60 +1978,64 @@ var file_dwcp_anomaly_v1_model_proto_goTypes = []any{
 	(*Scaler)(nil),               // 3: dwcp.anomaly.v1.Scaler
 	(*Tolerance)(nil),            // 4: dwcp.anomaly.v1.Tolerance
 	(*Calibration)(nil),          // 5: dwcp.anomaly.v1.Calibration
-	(*Graph)(nil),                // 6: dwcp.anomaly.v1.Graph
-	(*ForestParameters)(nil),     // 7: dwcp.anomaly.v1.ForestParameters
-	(*LstmParameters)(nil),       // 8: dwcp.anomaly.v1.LstmParameters
-	(*DenseParameters)(nil),      // 9: dwcp.anomaly.v1.DenseParameters
-	(*NeighborParameters)(nil),   // 10: dwcp.anomaly.v1.NeighborParameters
-	(*SvmParameters)(nil),        // 11: dwcp.anomaly.v1.SvmParameters
-	(*ClassifierParameters)(nil), // 12: dwcp.anomaly.v1.ClassifierParameters
-	(*EnsembleMember)(nil),       // 13: dwcp.anomaly.v1.EnsembleMember
-	(*EnsembleParameters)(nil),   // 14: dwcp.anomaly.v1.EnsembleParameters
-	(*TrainingRecord)(nil),       // 15: dwcp.anomaly.v1.TrainingRecord
-	(*Series)(nil),               // 16: dwcp.anomaly.v1.Series
-	(*ModelMetadata)(nil),        // 17: dwcp.anomaly.v1.ModelMetadata
-	(*FileEntry)(nil),            // 18: dwcp.anomaly.v1.FileEntry
-	(*ModelEntry)(nil),           // 19: dwcp.anomaly.v1.ModelEntry
-	(*Manifest)(nil),             // 20: dwcp.anomaly.v1.Manifest
-	nil,                          // 21: dwcp.anomaly.v1.Graph.OperatorCountsEntry
-	nil,                          // 22: dwcp.anomaly.v1.TrainingRecord.DroppedEntry
-	nil,                          // 23: dwcp.anomaly.v1.TrainingRecord.HyperparametersEntry
-	nil,                          // 24: dwcp.anomaly.v1.TrainingRecord.HistoryEntry
-	nil,                          // 25: dwcp.anomaly.v1.TrainingRecord.LibraryVersionsEntry
-	(*FeatureSchema)(nil),        // 26: dwcp.anomaly.v1.FeatureSchema
+	(*DriftFeature)(nil),         // 6: dwcp.anomaly.v1.DriftFeature
+	(*DriftReference)(nil),       // 7: dwcp.anomaly.v1.DriftReference
+	(*Graph)(nil),                // 8: dwcp.anomaly.v1.Graph
+	(*ForestParameters)(nil),     // 9: dwcp.anomaly.v1.ForestParameters
+	(*LstmParameters)(nil),       // 10: dwcp.anomaly.v1.LstmParameters
+	(*DenseParameters)(nil),      // 11: dwcp.anomaly.v1.DenseParameters
+	(*NeighborParameters)(nil),   // 12: dwcp.anomaly.v1.NeighborParameters
+	(*SvmParameters)(nil),        // 13: dwcp.anomaly.v1.SvmParameters
+	(*ClassifierParameters)(nil), // 14: dwcp.anomaly.v1.ClassifierParameters
+	(*EnsembleMember)(nil),       // 15: dwcp.anomaly.v1.EnsembleMember
+	(*EnsembleParameters)(nil),   // 16: dwcp.anomaly.v1.EnsembleParameters
+	(*TrainingRecord)(nil),       // 17: dwcp.anomaly.v1.TrainingRecord
+	(*Series)(nil),               // 18: dwcp.anomaly.v1.Series
+	(*ModelMetadata)(nil),        // 19: dwcp.anomaly.v1.ModelMetadata
+	(*FileEntry)(nil),            // 20: dwcp.anomaly.v1.FileEntry
+	(*ModelEntry)(nil),           // 21: dwcp.anomaly.v1.ModelEntry
+	(*Manifest)(nil),             // 22: dwcp.anomaly.v1.Manifest
+	nil,                          // 23: dwcp.anomaly.v1.Graph.OperatorCountsEntry
+	nil,                          // 24: dwcp.anomaly.v1.TrainingRecord.DroppedEntry
+	nil,                          // 25: dwcp.anomaly.v1.TrainingRecord.HyperparametersEntry
+	nil,                          // 26: dwcp.anomaly.v1.TrainingRecord.HistoryEntry
+	nil,                          // 27: dwcp.anomaly.v1.TrainingRecord.LibraryVersionsEntry
+	(*FeatureSchema)(nil),        // 28: dwcp.anomaly.v1.FeatureSchema
 }
 var file_dwcp_anomaly_v1_model_proto_depIdxs = []int32{
-	21, // 0: dwcp.anomaly.v1.Graph.operator_counts:type_name -> dwcp.anomaly.v1.Graph.OperatorCountsEntry
-	0,  // 1: dwcp.anomaly.v1.EnsembleMember.detector:type_name -> dwcp.anomaly.v1.Detector
-	13, // 2: dwcp.anomaly.v1.EnsembleParameters.members:type_name -> dwcp.anomaly.v1.EnsembleMember
-	22, // 3: dwcp.anomaly.v1.TrainingRecord.dropped:type_name -> dwcp.anomaly.v1.TrainingRecord.DroppedEntry
-	23, // 4: dwcp.anomaly.v1.TrainingRecord.hyperparameters:type_name -> dwcp.anomaly.v1.TrainingRecord.HyperparametersEntry
-	24, // 5: dwcp.anomaly.v1.TrainingRecord.history:type_name -> dwcp.anomaly.v1.TrainingRecord.HistoryEntry
-	25, // 6: dwcp.anomaly.v1.TrainingRecord.library_versions:type_name -> dwcp.anomaly.v1.TrainingRecord.LibraryVersionsEntry
-	26, // 7: dwcp.anomaly.v1.ModelMetadata.feature_schema:type_name -> dwcp.anomaly.v1.FeatureSchema
-	3,  // 8: dwcp.anomaly.v1.ModelMetadata.scaler:type_name -> dwcp.anomaly.v1.Scaler
-	1,  // 9: dwcp.anomaly.v1.ModelMetadata.parity_class:type_name -> dwcp.anomaly.v1.ParityClass
-	4,  // 10: dwcp.anomaly.v1.ModelMetadata.tolerance:type_name -> dwcp.anomaly.v1.Tolerance
-	5,  // 11: dwcp.anomaly.v1.ModelMetadata.calibration:type_name -> dwcp.anomaly.v1.Calibration
-	6,  // 12: dwcp.anomaly.v1.ModelMetadata.graph:type_name -> dwcp.anomaly.v1.Graph
-	7,  // 13: dwcp.anomaly.v1.ModelMetadata.forest:type_name -> dwcp.anomaly.v1.ForestParameters
-	8,  // 14: dwcp.anomaly.v1.ModelMetadata.lstm:type_name -> dwcp.anomaly.v1.LstmParameters
-	15, // 15: dwcp.anomaly.v1.ModelMetadata.training:type_name -> dwcp.anomaly.v1.TrainingRecord
-	9,  // 16: dwcp.anomaly.v1.ModelMetadata.dense:type_name -> dwcp.anomaly.v1.DenseParameters
-	10, // 17: dwcp.anomaly.v1.ModelMetadata.neighbors:type_name -> dwcp.anomaly.v1.NeighborParameters
-	11, // 18: dwcp.anomaly.v1.ModelMetadata.svm:type_name -> dwcp.anomaly.v1.SvmParameters
-	12, // 19: dwcp.anomaly.v1.ModelMetadata.classifier:type_name -> dwcp.anomaly.v1.ClassifierParameters
-	14, // 20: dwcp.anomaly.v1.ModelMetadata.ensemble:type_name -> dwcp.anomaly.v1.EnsembleParameters
-	2,  // 21: dwcp.anomaly.v1.FileEntry.role:type_name -> dwcp.anomaly.v1.FileRole
-	0,  // 22: dwcp.anomaly.v1.ModelEntry.detector:type_name -> dwcp.anomaly.v1.Detector
-	19, // 23: dwcp.anomaly.v1.Manifest.models:type_name -> dwcp.anomaly.v1.ModelEntry
-	18, // 24: dwcp.anomaly.v1.Manifest.files:type_name -> dwcp.anomaly.v1.FileEntry
-	16, // 25: dwcp.anomaly.v1.TrainingRecord.HistoryEntry.value:type_name -> dwcp.anomaly.v1.Series
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	6,  // 0: dwcp.anomaly.v1.DriftReference.features:type_name -> dwcp.anomaly.v1.DriftFeature
+	23, // 1: dwcp.anomaly.v1.Graph.operator_counts:type_name -> dwcp.anomaly.v1.Graph.OperatorCountsEntry
+	0,  // 2: dwcp.anomaly.v1.EnsembleMember.detector:type_name -> dwcp.anomaly.v1.Detector
+	15, // 3: dwcp.anomaly.v1.EnsembleParameters.members:type_name -> dwcp.anomaly.v1.EnsembleMember
+	24, // 4: dwcp.anomaly.v1.TrainingRecord.dropped:type_name -> dwcp.anomaly.v1.TrainingRecord.DroppedEntry
+	25, // 5: dwcp.anomaly.v1.TrainingRecord.hyperparameters:type_name -> dwcp.anomaly.v1.TrainingRecord.HyperparametersEntry
+	26, // 6: dwcp.anomaly.v1.TrainingRecord.history:type_name -> dwcp.anomaly.v1.TrainingRecord.HistoryEntry
+	27, // 7: dwcp.anomaly.v1.TrainingRecord.library_versions:type_name -> dwcp.anomaly.v1.TrainingRecord.LibraryVersionsEntry
+	28, // 8: dwcp.anomaly.v1.ModelMetadata.feature_schema:type_name -> dwcp.anomaly.v1.FeatureSchema
+	3,  // 9: dwcp.anomaly.v1.ModelMetadata.scaler:type_name -> dwcp.anomaly.v1.Scaler
+	1,  // 10: dwcp.anomaly.v1.ModelMetadata.parity_class:type_name -> dwcp.anomaly.v1.ParityClass
+	4,  // 11: dwcp.anomaly.v1.ModelMetadata.tolerance:type_name -> dwcp.anomaly.v1.Tolerance
+	5,  // 12: dwcp.anomaly.v1.ModelMetadata.calibration:type_name -> dwcp.anomaly.v1.Calibration
+	8,  // 13: dwcp.anomaly.v1.ModelMetadata.graph:type_name -> dwcp.anomaly.v1.Graph
+	9,  // 14: dwcp.anomaly.v1.ModelMetadata.forest:type_name -> dwcp.anomaly.v1.ForestParameters
+	10, // 15: dwcp.anomaly.v1.ModelMetadata.lstm:type_name -> dwcp.anomaly.v1.LstmParameters
+	17, // 16: dwcp.anomaly.v1.ModelMetadata.training:type_name -> dwcp.anomaly.v1.TrainingRecord
+	11, // 17: dwcp.anomaly.v1.ModelMetadata.dense:type_name -> dwcp.anomaly.v1.DenseParameters
+	12, // 18: dwcp.anomaly.v1.ModelMetadata.neighbors:type_name -> dwcp.anomaly.v1.NeighborParameters
+	13, // 19: dwcp.anomaly.v1.ModelMetadata.svm:type_name -> dwcp.anomaly.v1.SvmParameters
+	14, // 20: dwcp.anomaly.v1.ModelMetadata.classifier:type_name -> dwcp.anomaly.v1.ClassifierParameters
+	16, // 21: dwcp.anomaly.v1.ModelMetadata.ensemble:type_name -> dwcp.anomaly.v1.EnsembleParameters
+	7,  // 22: dwcp.anomaly.v1.ModelMetadata.drift:type_name -> dwcp.anomaly.v1.DriftReference
+	2,  // 23: dwcp.anomaly.v1.FileEntry.role:type_name -> dwcp.anomaly.v1.FileRole
+	0,  // 24: dwcp.anomaly.v1.ModelEntry.detector:type_name -> dwcp.anomaly.v1.Detector
+	21, // 25: dwcp.anomaly.v1.Manifest.models:type_name -> dwcp.anomaly.v1.ModelEntry
+	20, // 26: dwcp.anomaly.v1.Manifest.files:type_name -> dwcp.anomaly.v1.FileEntry
+	18, // 27: dwcp.anomaly.v1.TrainingRecord.HistoryEntry.value:type_name -> dwcp.anomaly.v1.Series
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_dwcp_anomaly_v1_model_proto_init() }
@@ -1855,14 +2044,14 @@ func file_dwcp_anomaly_v1_model_proto_init() {
 		return
 	}
 	file_dwcp_anomaly_v1_features_proto_init()
-	file_dwcp_anomaly_v1_model_proto_msgTypes[14].OneofWrappers = []any{}
+	file_dwcp_anomaly_v1_model_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dwcp_anomaly_v1_model_proto_rawDesc), len(file_dwcp_anomaly_v1_model_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

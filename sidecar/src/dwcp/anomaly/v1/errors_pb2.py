@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64wcp/anomaly/v1/errors.proto\x12\x0f\x64wcp.anomaly.v1\"U\n\tErrorInfo\x12(\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x1a.dwcp.anomaly.v1.ErrorCode\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t*\xdd\x04\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_CODE_INVALID_REQUEST\x10\x01\x12\x1f\n\x1b\x45RROR_CODE_UNKNOWN_DETECTOR\x10\x02\x12#\n\x1f\x45RROR_CODE_DETECTOR_UNAVAILABLE\x10\x03\x12\x19\n\x15\x45RROR_CODE_NO_SAMPLES\x10\x04\x12\x1f\n\x1b\x45RROR_CODE_TOO_MANY_SAMPLES\x10\x05\x12\x1a\n\x16\x45RROR_CODE_WRONG_WIDTH\x10\x06\x12\x19\n\x15\x45RROR_CODE_NOT_FINITE\x10\x07\x12\x1f\n\x1b\x45RROR_CODE_WINDOW_TOO_SHORT\x10\x08\x12\x1e\n\x1a\x45RROR_CODE_BATCH_TOO_LARGE\x10\t\x12!\n\x1d\x45RROR_CODE_MODEL_SET_MISMATCH\x10\n\x12\x1f\n\x1b\x45RROR_CODE_MANIFEST_MISSING\x10\x14\x12\x1f\n\x1b\x45RROR_CODE_METADATA_INVALID\x10\x15\x12!\n\x1d\x45RROR_CODE_SCHEMA_FROM_FUTURE\x10\x16\x12\x1b\n\x17\x45RROR_CODE_FILE_MISSING\x10\x17\x12\x1e\n\x1a\x45RROR_CODE_DIGEST_MISMATCH\x10\x18\x12\x1c\n\x18\x45RROR_CODE_GRAPH_INVALID\x10\x19\x12\x1e\n\x1a\x45RROR_CODE_GOLDEN_MISMATCH\x10\x1a\x12\x17\n\x13\x45RROR_CODE_INTERNAL\x10(B5Z3dwcp.internal/anomaly/gen/dwcp/anomaly/v1;anomalyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64wcp/anomaly/v1/errors.proto\x12\x0f\x64wcp.anomaly.v1\"U\n\tErrorInfo\x12(\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x1a.dwcp.anomaly.v1.ErrorCode\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t*\xa1\x05\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_CODE_INVALID_REQUEST\x10\x01\x12\x1f\n\x1b\x45RROR_CODE_UNKNOWN_DETECTOR\x10\x02\x12#\n\x1f\x45RROR_CODE_DETECTOR_UNAVAILABLE\x10\x03\x12\x19\n\x15\x45RROR_CODE_NO_SAMPLES\x10\x04\x12\x1f\n\x1b\x45RROR_CODE_TOO_MANY_SAMPLES\x10\x05\x12\x1a\n\x16\x45RROR_CODE_WRONG_WIDTH\x10\x06\x12\x19\n\x15\x45RROR_CODE_NOT_FINITE\x10\x07\x12\x1f\n\x1b\x45RROR_CODE_WINDOW_TOO_SHORT\x10\x08\x12\x1e\n\x1a\x45RROR_CODE_BATCH_TOO_LARGE\x10\t\x12!\n\x1d\x45RROR_CODE_MODEL_SET_MISMATCH\x10\n\x12\x1f\n\x1b\x45RROR_CODE_MANIFEST_MISSING\x10\x14\x12\x1f\n\x1b\x45RROR_CODE_METADATA_INVALID\x10\x15\x12!\n\x1d\x45RROR_CODE_SCHEMA_FROM_FUTURE\x10\x16\x12\x1b\n\x17\x45RROR_CODE_FILE_MISSING\x10\x17\x12\x1e\n\x1a\x45RROR_CODE_DIGEST_MISMATCH\x10\x18\x12\x1c\n\x18\x45RROR_CODE_GRAPH_INVALID\x10\x19\x12\x1e\n\x1a\x45RROR_CODE_GOLDEN_MISMATCH\x10\x1a\x12 \n\x1c\x45RROR_CODE_SIGNATURE_MISSING\x10\x1b\x12 \n\x1c\x45RROR_CODE_SIGNATURE_INVALID\x10\x1c\x12\x17\n\x13\x45RROR_CODE_INTERNAL\x10(B5Z3dwcp.internal/anomaly/gen/dwcp/anomaly/v1;anomalyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z3dwcp.internal/anomaly/gen/dwcp/anomaly/v1;anomalyv1'
   _globals['_ERRORCODE']._serialized_start=137
-  _globals['_ERRORCODE']._serialized_end=742
+  _globals['_ERRORCODE']._serialized_end=810
   _globals['_ERRORINFO']._serialized_start=49
   _globals['_ERRORINFO']._serialized_end=134
 # @@protoc_insertion_point(module_scope)

@@ -25,6 +25,8 @@ class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_CODE_DIGEST_MISMATCH: _ClassVar[ErrorCode]
     ERROR_CODE_GRAPH_INVALID: _ClassVar[ErrorCode]
     ERROR_CODE_GOLDEN_MISMATCH: _ClassVar[ErrorCode]
+    ERROR_CODE_SIGNATURE_MISSING: _ClassVar[ErrorCode]
+    ERROR_CODE_SIGNATURE_INVALID: _ClassVar[ErrorCode]
     ERROR_CODE_INTERNAL: _ClassVar[ErrorCode]
 ERROR_CODE_UNSPECIFIED: ErrorCode
 ERROR_CODE_INVALID_REQUEST: ErrorCode
@@ -44,6 +46,8 @@ ERROR_CODE_FILE_MISSING: ErrorCode
 ERROR_CODE_DIGEST_MISMATCH: ErrorCode
 ERROR_CODE_GRAPH_INVALID: ErrorCode
 ERROR_CODE_GOLDEN_MISMATCH: ErrorCode
+ERROR_CODE_SIGNATURE_MISSING: ErrorCode
+ERROR_CODE_SIGNATURE_INVALID: ErrorCode
 ERROR_CODE_INTERNAL: ErrorCode
 
 class ErrorInfo(_message.Message):

@@ -69,6 +69,34 @@ class Calibration(_message.Message):
     source: str
     def __init__(self, scores: _Optional[_Iterable[float]] = ..., source: _Optional[str] = ...) -> None: ...
 
+class DriftFeature(_message.Message):
+    __slots__ = ("edges", "counts", "scale", "psi_critical", "wasserstein_critical")
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    PSI_CRITICAL_FIELD_NUMBER: _ClassVar[int]
+    WASSERSTEIN_CRITICAL_FIELD_NUMBER: _ClassVar[int]
+    edges: _containers.RepeatedScalarFieldContainer[float]
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    scale: float
+    psi_critical: _containers.RepeatedScalarFieldContainer[float]
+    wasserstein_critical: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, edges: _Optional[_Iterable[float]] = ..., counts: _Optional[_Iterable[int]] = ..., scale: _Optional[float] = ..., psi_critical: _Optional[_Iterable[float]] = ..., wasserstein_critical: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class DriftReference(_message.Message):
+    __slots__ = ("features", "sizes", "rate", "psi_threshold", "wasserstein_threshold")
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    PSI_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    WASSERSTEIN_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    features: _containers.RepeatedCompositeFieldContainer[DriftFeature]
+    sizes: _containers.RepeatedScalarFieldContainer[int]
+    rate: float
+    psi_threshold: float
+    wasserstein_threshold: float
+    def __init__(self, features: _Optional[_Iterable[_Union[DriftFeature, _Mapping]]] = ..., sizes: _Optional[_Iterable[int]] = ..., rate: _Optional[float] = ..., psi_threshold: _Optional[float] = ..., wasserstein_threshold: _Optional[float] = ...) -> None: ...
+
 class Graph(_message.Message):
     __slots__ = ("file", "available", "unavailable_reason", "layout", "operator_counts", "precision")
     class OperatorCountsEntry(_message.Message):
@@ -237,7 +265,7 @@ class Series(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ModelMetadata(_message.Message):
-    __slots__ = ("schema_version", "model_type", "n_features", "feature_names", "n_estimators", "contamination", "timesteps", "threshold", "feature_schema", "cadence_seconds", "scaler", "reference_values", "parity_class", "tolerance", "calibration", "graph", "forest", "lstm", "training", "dense", "neighbors", "svm", "classifier", "ensemble")
+    __slots__ = ("schema_version", "model_type", "n_features", "feature_names", "n_estimators", "contamination", "timesteps", "threshold", "feature_schema", "cadence_seconds", "scaler", "reference_values", "parity_class", "tolerance", "calibration", "graph", "forest", "lstm", "training", "dense", "neighbors", "svm", "classifier", "ensemble", "drift")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_TYPE_FIELD_NUMBER: _ClassVar[int]
     N_FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -262,6 +290,7 @@ class ModelMetadata(_message.Message):
     SVM_FIELD_NUMBER: _ClassVar[int]
     CLASSIFIER_FIELD_NUMBER: _ClassVar[int]
     ENSEMBLE_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     model_type: str
     n_features: int
@@ -286,7 +315,8 @@ class ModelMetadata(_message.Message):
     svm: SvmParameters
     classifier: ClassifierParameters
     ensemble: EnsembleParameters
-    def __init__(self, schema_version: _Optional[int] = ..., model_type: _Optional[str] = ..., n_features: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., n_estimators: _Optional[int] = ..., contamination: _Optional[float] = ..., timesteps: _Optional[int] = ..., threshold: _Optional[float] = ..., feature_schema: _Optional[_Union[_features_pb2.FeatureSchema, _Mapping]] = ..., cadence_seconds: _Optional[float] = ..., scaler: _Optional[_Union[Scaler, _Mapping]] = ..., reference_values: _Optional[_Iterable[float]] = ..., parity_class: _Optional[_Union[ParityClass, str]] = ..., tolerance: _Optional[_Union[Tolerance, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ..., forest: _Optional[_Union[ForestParameters, _Mapping]] = ..., lstm: _Optional[_Union[LstmParameters, _Mapping]] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ..., dense: _Optional[_Union[DenseParameters, _Mapping]] = ..., neighbors: _Optional[_Union[NeighborParameters, _Mapping]] = ..., svm: _Optional[_Union[SvmParameters, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierParameters, _Mapping]] = ..., ensemble: _Optional[_Union[EnsembleParameters, _Mapping]] = ...) -> None: ...
+    drift: DriftReference
+    def __init__(self, schema_version: _Optional[int] = ..., model_type: _Optional[str] = ..., n_features: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., n_estimators: _Optional[int] = ..., contamination: _Optional[float] = ..., timesteps: _Optional[int] = ..., threshold: _Optional[float] = ..., feature_schema: _Optional[_Union[_features_pb2.FeatureSchema, _Mapping]] = ..., cadence_seconds: _Optional[float] = ..., scaler: _Optional[_Union[Scaler, _Mapping]] = ..., reference_values: _Optional[_Iterable[float]] = ..., parity_class: _Optional[_Union[ParityClass, str]] = ..., tolerance: _Optional[_Union[Tolerance, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ..., forest: _Optional[_Union[ForestParameters, _Mapping]] = ..., lstm: _Optional[_Union[LstmParameters, _Mapping]] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ..., dense: _Optional[_Union[DenseParameters, _Mapping]] = ..., neighbors: _Optional[_Union[NeighborParameters, _Mapping]] = ..., svm: _Optional[_Union[SvmParameters, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierParameters, _Mapping]] = ..., ensemble: _Optional[_Union[EnsembleParameters, _Mapping]] = ..., drift: _Optional[_Union[DriftReference, _Mapping]] = ...) -> None: ...
 
 class FileEntry(_message.Message):
     __slots__ = ("path", "sha256", "size", "role")

@@ -14,6 +14,7 @@ from dwcp_training.cli_options import (
     OnBadRows,
     ProfileName,
     Seed,
+    SignKey,
     Synthetic,
     ThresholdPercentile,
     Verbose,
@@ -224,6 +225,7 @@ def ensemble(
     on_bad_rows: OnBadRows = "fail",
     exclude: Exclude = None,
     profile: ProfileName = "dwcp",
+    sign_key: SignKey = None,
     verbose: Verbose = False,
 ) -> None:
     """Joins the detectors of a model set: one score on a common scale, with the levels warning and critical."""
@@ -232,7 +234,7 @@ def ensemble(
     source = EnsembleSource(
         synthetic, data or (), fit_on or (), labels or (), label_column, normal_label or (), exclude or (), on_bad_rows
     )
-    raise typer.Exit(run_ensemble(models, source, weights, seed, profile, verbose))
+    raise typer.Exit(run_ensemble(models, source, weights, seed, profile, verbose, sign_key))
 
 
 @app.command(epilog="Example: dwcp evaluate --models models --data test.csv --labels labels.csv --grace 7")
@@ -376,6 +378,29 @@ def export(
     from dwcp_training.export_graph import run_export
 
     raise typer.Exit(run_export(models, detector, output, batch, precision))
+
+
+keys_app = typer.Typer(no_args_is_help=True, help="Keys that sign model sets.")
+app.add_typer(keys_app, name="keys")
+
+
+@keys_app.command("new", epilog="Example: dwcp keys new --output keys")
+def keys_new(output: Annotated[Path, typer.Option(help="Folder for the two files; neither may be there.")]) -> None:
+    """Makes a pair of Ed25519 keys: a private one that signs, a public one that sites check with."""
+    from dwcp_training.signing import run_new_keys
+
+    raise typer.Exit(run_new_keys(output))
+
+
+@app.command(epilog="Example: dwcp sign --models models --key keys/signing-key.pem")
+def sign(
+    models: Annotated[Path, typer.Option(help="Folder of the model set.")],
+    key: Annotated[Path, typer.Option(help="PEM file of the private key.")],
+) -> None:
+    """Signs the model set in a folder, after it has passed its golden vectors."""
+    from dwcp_training.signing import run_sign
+
+    raise typer.Exit(run_sign(models, key))
 
 
 def main() -> None:

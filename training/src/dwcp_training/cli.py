@@ -403,6 +403,55 @@ def sign(
     raise typer.Exit(run_sign(models, key))
 
 
+package_app = typer.Typer(no_args_is_help=True, help="Model sets in one file, for sites without a network.")
+app.add_typer(package_app, name="package")
+PublicKey = Annotated[
+    Optional[list[Path]],
+    typer.Option(help="PEM file of public keys, one of which must have signed it; may be given several times."),
+]
+PackageFile = Annotated[Path, typer.Argument(help="The package.", metavar="FILE")]
+
+
+@package_app.command(
+    "create", epilog="Example: dwcp package create --models models --sign-key signing-key.pem --output site.dwcp.tar"
+)
+def package_create(
+    models: Annotated[Path, typer.Option(help="Folder of the model set.")],
+    output: Annotated[Path, typer.Option(help="File that ends in .dwcp.tar.")],
+    sign_key: SignKey = None,
+    by_products: Annotated[
+        bool, typer.Option("--by-products", help="Take the files along that serving does not need.")
+    ] = False,
+) -> None:
+    """Writes a model set as one file, the same bytes every time."""
+    from dwcp_training.package import run_create
+
+    raise typer.Exit(run_create(models, output, by_products, sign_key))
+
+
+@package_app.command("verify", epilog="Example: dwcp package verify site.dwcp.tar --public-key signing-key.pub.pem")
+def package_verify(file: PackageFile, public_key: PublicKey = None) -> None:
+    """Checks signature and digests of a package; needs nothing but the package and the public key."""
+    from dwcp_training.package import run_verify
+
+    raise typer.Exit(run_verify(file, public_key or []))
+
+
+@package_app.command(
+    "unpack",
+    epilog="Example: dwcp package unpack site.dwcp.tar --models models --public-key signing-key.pub.pem",
+)
+def package_unpack(
+    file: PackageFile,
+    models: Annotated[Path, typer.Option(help="Folder where it becomes the set in use; made if it is not there.")],
+    public_key: PublicKey = None,
+) -> None:
+    """Verifies a package, runs its golden vectors, and switches a models folder to it."""
+    from dwcp_training.package import run_unpack
+
+    raise typer.Exit(run_unpack(file, models, public_key or []))
+
+
 def main() -> None:
     """Entry point of `dwcp`."""
     app()

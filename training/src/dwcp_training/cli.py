@@ -452,6 +452,30 @@ def package_unpack(
     raise typer.Exit(run_unpack(file, models, public_key or []))
 
 
+@app.command(
+    epilog="Example: dwcp quantize --models models --output models-int8\n\n"
+    "Measured on your data: dwcp quantize --models models --output models-int8 --data normal.csv --json change.json"
+)
+def quantize(
+    models: Annotated[Path, typer.Option(help="Folder of the model set, in float64.")],
+    output: Annotated[Path, typer.Option(help="Folder of the set with weights in int8; another one.")],
+    detector: Annotated[
+        Optional[list[str]],
+        typer.Option(help="dense_autoencoder or lstm_autoencoder; may be given several times (default all there are)."),
+    ] = None,
+    data: Annotated[
+        Optional[list[Path]], typer.Option(help="Normal data to measure on; may be given several times.")
+    ] = None,
+    profile: ProfileName = "dwcp",
+    json: Annotated[Optional[Path], typer.Option(help="Write all figures to this file too.")] = None,
+    sign_key: SignKey = None,
+) -> None:
+    """Stores the weights of the autoencoders in int8: smaller files, and scores within a tolerance that is measured."""
+    from dwcp_training.quantize import run_quantize
+
+    raise typer.Exit(run_quantize(models, output, detector or (), data or (), profile, json, sign_key))
+
+
 def main() -> None:
     """Entry point of `dwcp`."""
     app()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from dwcp.anomaly.v1 import golden_pb2, model_pb2
@@ -137,22 +138,21 @@ def quantize(models: ModelSet, detector: str, data: Floats | None = None) -> tup
     _describe(metadata, exported, models.id)
     narrow = Model(metadata, small)
     items, golden = items_to_check(models, wide)
-    measured = {"golden vectors": items[:golden], "made-up items": items[golden:]}
+    measured = {"golden": items[:golden], "made up": items[golden:]}
     kept = {}
     if data is not None:
         first = max(1, round(len(data) * (1 - HELD_OUT)))
         measured["data"] = data[:first]
-        kept = {"data, held out": data[first:]} if first < len(data) else {}
+        kept = {"held out": data[first:]} if first < len(data) else {}
     _state_tolerance(metadata, detector, [_compared(wide, narrow, group) for group in measured.values()])
     audit_metadata(metadata, _metadata_file(models, detector))
     audit_graph(metadata, OnnxFile.parse(small, graph.file))
     narrow = Model(metadata, small)
     changes = {name: _change(wide, narrow, group) for name, group in {**measured, **kept}.items()}
     for name, change in changes.items():
-        largest = max(change.largest, change.explanations)
-        if not largest <= metadata.tolerance.relative_score or change.outside_guard_band:
+        if not change.largest <= metadata.tolerance.relative_score or change.outside_guard_band:
             raise RefusedError(
-                f"{detector}: on the {name}, scores or explanations change by up to {largest:.1%}, and "
+                f"{detector}: on the items {name!r}, scores change by up to {change.largest:.1%}, and "
                 f"{change.outside_guard_band:,} decisions change outside of the guard band; "
                 f"{metadata.tolerance.relative_score:.1%} and none were measured on the rest. Use the float64 model."
             )
@@ -229,7 +229,7 @@ def _apart(wide: NDArray[np.float32], narrow: NDArray[np.float32]) -> float:
 
 def _state_tolerance(metadata: model_pb2.ModelMetadata, detector: str, found: Sequence[_Compared]) -> None:
     """States what was measured, with a margin (P3). A decision that changed lies within the guard band."""
-    largest = max(max(float(each.relative.max(initial=0.0)), each.explanations) for each in found)
+    largest = max(float(each.relative.max(initial=0.0)) for each in found)
     band = max(each.near for each in found)
     for each in found:
         changed = each.wide_alarms != each.narrow_alarms
@@ -418,9 +418,11 @@ def _items_of(
 
 def _print(reports: Sequence[Report], before: ModelSet, after: ModelSet, output: Path) -> None:
     for report in reports:
-        table = Table(title=f"{report.detector}, weights in int8", title_justify="left")
-        for heading in ("compared on", "items", "median", "largest", "explained", "decisions", "outside", "alarms"):
-            table.add_column(heading, justify="left" if heading == "compared on" else "right")
+        table = Table(
+            title=f"{report.detector}, weights in int8", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+        )
+        for heading in ("", "items", "median", "largest", "explained", "changed", "outside", "alarms"):
+            table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
         for name, change in report.changes.items():
             table.add_row(
                 name, f"{change.items:,}", f"{change.median:.2%}", f"{change.largest:.2%}",
@@ -429,8 +431,9 @@ def _print(reports: Sequence[Report], before: ModelSet, after: ModelSet, output:
             )  # fmt: skip
         out.print(table)
         out.print(
-            "  median, largest: relative change of the score; explained: largest change of contributions and expected values\n"
-            "  decisions: that changed, and those of them outside of the guard band, of which there must be none\n"
+            "  golden: golden vectors; made up: around the training data; held out: no tolerance was measured on it\n"
+            "  median, largest: relative change of the score; explained: that of contributions and expected values\n"
+            "  changed: decisions; outside: those of them outside of the guard band, of which there must be none\n"
             f"  stated tolerance: {report.relative_score:.2%} of a score, guard band {report.guard_band:.2%} of the "
             f"threshold\n"
             f"  graph: {report.bytes_before:,} -> {report.bytes_after:,} bytes "

@@ -1,4 +1,4 @@
-"""Weights in int8 (rules Q1 to Q4): what is stored, how far scores move, and that all implementations agree to the bit."""
+"""Weights in int8 (rules Q1 to Q4): what is stored, how far scores move, and that all implementations agree."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def invoke(*arguments: str | Path, status: int = 0) -> str:
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Detector to a set with its int8 variant, made by the command, measured on data, with figures beside it."""
     root = tmp_path_factory.mktemp("int8")
-    write_csv(lstm_series(1_500, seed=3), root / "normal.csv")
+    write_csv(lstm_series(600, seed=3), root / "normal.csv")
     for name, home in HOMES.items():
         flags = ("--data", root / "normal.csv", "--json", root / f"{name}.json")
         invoke("quantize", "--models", home, "--output", root / name, "--detector", name, *flags)
@@ -125,7 +125,7 @@ def test_the_graph_has_no_other_weights(detector, wide, narrow):
 def held_out(models: ModelSet, detector: str, seed: int) -> np.ndarray:
     """Items that nobody measured on: normal ones, and ones with a metric that is off by a growing amount."""
     model = models.models[detector]
-    series = lstm_series(2_000, seed=seed)
+    series = lstm_series(1_200, seed=seed)
     items = windows(series.values, series.segments, model.timesteps)
     rng = np.random.default_rng(seed)
     off = items.copy()
@@ -147,7 +147,7 @@ def test_the_tolerance_holds_on_what_it_was_not_measured_on(detector, wide, narr
     assert apart.max() > 1e-4, "these are the same weights"
     outside = np.abs(scores - threshold) > tolerance.guard_band * threshold
     assert (before.is_anomaly == after.is_anomaly)[outside].all()
-    assert 500 < before.is_anomaly.sum() < len(items) - 500, "these items decide nothing"
+    assert 200 < before.is_anomaly.sum() < len(items) - 200, "these items decide nothing"
 
 
 def test_the_report(detector, wide, narrow, quantized):
@@ -168,7 +168,9 @@ def test_the_report(detector, wide, narrow, quantized):
     assert report["single_microseconds_after"] > 0
 
 
-def test_the_report_counts_what_changed(wide, narrow, detector):
+def test_the_report_counts_what_changed(quantized):
+    detector = "dense_autoencoder"
+    wide, narrow = ModelSet.open(HOMES[detector]), ModelSet.open(quantized[detector])
     items = held_out(wide, detector, seed=12)
     _, report = quantize(wide, detector, items)
     half = report.changes["held out"]
@@ -185,10 +187,10 @@ def test_the_report_counts_what_changed(wide, narrow, detector):
 # The same bits everywhere (Q2).
 
 
-@pytest.mark.parametrize("backend", ["native", "onnxruntime"])
+@pytest.mark.parametrize("backend", ["native", pytest.param("onnxruntime", marks=pytest.mark.slow)])
 def test_go_gives_the_same_bits(detector, narrow, backend):
     items, golden = items_to_check(narrow, narrow.models[detector], seed=5)
-    items = items[golden : golden + 600]
+    items = items[golden : golden + 300]
     lines = [json.dumps({"id": i, "detector": detector, "samples": item.tolist()}) for i, item in enumerate(items)]
     done = subprocess.run(
         [contract_score(backend), "--models", narrow.path, "--backend", backend, "--batch", "7"],

@@ -15,7 +15,7 @@ const (
 	largestReconstruction = 1e150
 )
 
-// openDense audits a graph of layout dense.v1 (rule G2) and constructs its scorer.
+// openDense audits a graph of layout dense.v1 or dense.int8.v1 (rules G2, Q1) and constructs its scorer.
 func openDense(m *onnxModel, meta *anomalyv1.ModelMetadata) (engine, error) {
 	features, activation := int(meta.GetNFeatures()), meta.GetDense().GetActivation()
 	var units []int
@@ -23,15 +23,19 @@ func openDense(m *onnxModel, meta *anomalyv1.ModelMetadata) (engine, error) {
 		units = append(units, int(u))
 	}
 	units = append(units, features) // the output layer is as wide as the sample (DA1)
-	if err := m.checkWiring(denseWiring(features, activation, units), denseValues(len(units))); err != nil {
+	wiring, isValue := denseWiring(features, activation, units), denseValues(len(units))
+	r := valueReader{model: m, elemType: typeFloat64, int8: isInt8(meta)}
+	if r.int8 {
+		wiring, isValue = int8Wiring(wiring, isWeight), int8Values(isValue)
+	}
+	if err := m.checkWiring(wiring, isValue); err != nil {
 		return nil, err
 	}
-	r := valueReader{model: m, elemType: typeFloat64}
 	layers := make([]denseLayer, len(units))
 	in := features
 	for i, out := range units {
 		name := denseLayerName(i)
-		layers[i] = denseLayer{in: in, out: out, kernel: r.read(name+".kernel", in, out), bias: r.read(name+".bias", out)}
+		layers[i] = denseLayer{in: in, out: out, kernel: r.readWeights(name+".kernel", in, out), bias: r.readWeights(name+".bias", out)}
 		in = out
 	}
 	s, threshold := r.shared(meta)

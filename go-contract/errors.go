@@ -35,6 +35,8 @@ const (
 	CodeDigestMismatch   = Code(anomalyv1.ErrorCode_ERROR_CODE_DIGEST_MISMATCH)
 	CodeGraphInvalid     = Code(anomalyv1.ErrorCode_ERROR_CODE_GRAPH_INVALID)
 	CodeGoldenMismatch   = Code(anomalyv1.ErrorCode_ERROR_CODE_GOLDEN_MISMATCH)
+	CodeSignatureMissing = Code(anomalyv1.ErrorCode_ERROR_CODE_SIGNATURE_MISSING)
+	CodeSignatureInvalid = Code(anomalyv1.ErrorCode_ERROR_CODE_SIGNATURE_INVALID)
 
 	CodeInternal = Code(anomalyv1.ErrorCode_ERROR_CODE_INTERNAL)
 )
@@ -64,6 +66,10 @@ func (c Code) Remedy() string {
 		return "Export the model set again with the exporter of this contract version."
 	case CodeGoldenMismatch:
 		return "Do not use this model set here: report the case, the set's id and the platform."
+	case CodeSignatureMissing:
+		return "Sign the set where the private key is: dwcp sign --models DIR --key KEY.pem."
+	case CodeSignatureInvalid:
+		return "Do not use the set before you know who changed it, or which key signed it."
 	case CodeModelSetMismatch:
 		return "Point the client and the server at the same model set."
 	case CodeDetectorUnavailable:

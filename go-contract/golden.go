@@ -134,7 +134,7 @@ func (m *model) compareCase(c *anomalyv1.GoldenCase, got *Verdict, err error) (w
 	}
 	gotText = fmt.Sprintf("%v (bits %08x) %v contributions %v expected %v depth sum %v",
 		got.Score, math.Float32bits(got.Score), got.IsAnomaly, got.Contributions, got.Expected, got.DepthSum)
-	if m.metadata.GetParityClass() == anomalyv1.ParityClass_PARITY_CLASS_EXACT {
+	if bitwise(m.metadata) {
 		return wantedText, gotText, equalExactly(want, got)
 	}
 	return wantedText, gotText, equalWithin(want, got, m.metadata)

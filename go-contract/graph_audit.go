@@ -113,7 +113,9 @@ func (m *onnxModel) values(name string, elemType int64, elements int) ([]float64
 type valueReader struct {
 	model    *onnxModel
 	elemType int64
-	err      error
+	// int8 says that weights are stored as rule Q1 says.
+	int8 bool
+	err  error
 }
 
 func (r *valueReader) read(name string, shape ...int) []float64 {

@@ -169,6 +169,8 @@ func typeName(elemType int64) string {
 		return "int32"
 	case typeInt64:
 		return "int64"
+	case typeInt8:
+		return "int8"
 	case typeUint8:
 		return "uint8"
 	case typeBool:

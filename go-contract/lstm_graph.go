@@ -17,7 +17,7 @@ func lstmWidths(meta *anomalyv1.ModelMetadata) (in, units [4]int) {
 	return in, units
 }
 
-// openLSTM audits a graph of layout lstm.v1 (rule G2) and constructs its scorer.
+// openLSTM audits a graph of layout lstm.v1 or lstm.int8.v1 (rules G2, Q1) and constructs its scorer.
 func openLSTM(m *onnxModel, meta *anomalyv1.ModelMetadata) (engine, error) {
 	in, units := lstmWidths(meta)
 	features := int(meta.GetNFeatures())
@@ -26,10 +26,14 @@ func openLSTM(m *onnxModel, meta *anomalyv1.ModelMetadata) (engine, error) {
 		values = append(values, layer+".kernel", layer+".recurrent", layer+".bias")
 	}
 	// The wiring has the shapes of all initializers.
-	if err := m.checkWiring(lstmWiring(int(meta.GetTimesteps()), features, units), within(values...)); err != nil {
+	wiring, isValue := lstmWiring(int(meta.GetTimesteps()), features, units), within(values...)
+	r := valueReader{model: m, elemType: typeFloat64, int8: isInt8(meta)}
+	if r.int8 {
+		wiring, isValue = int8Wiring(wiring, isWeight), int8Values(isValue)
+	}
+	if err := m.checkWiring(wiring, isValue); err != nil {
 		return nil, err
 	}
-	r := valueReader{model: m, elemType: typeFloat64}
 	var w networkWeights
 	for i, layer := range lstmLayerNames {
 		w.layers[i] = r.layer(layer, in[i], units[i])
@@ -40,8 +44,8 @@ func openLSTM(m *onnxModel, meta *anomalyv1.ModelMetadata) (engine, error) {
 // autoencoder reads the dense layer and what all graphs have, and constructs the scorer.
 func (r *valueReader) autoencoder(meta *anomalyv1.ModelMetadata, w networkWeights) (engine, error) {
 	features := int(meta.GetNFeatures())
-	w.denseKernel = r.read("dense.kernel", w.layers[3].units, features)
-	w.denseBias = r.read("dense.bias", features)
+	w.denseKernel = r.readWeights("dense.kernel", w.layers[3].units, features)
+	w.denseBias = r.readWeights("dense.bias", features)
 	s, threshold := r.shared(meta)
 	if r.err != nil {
 		return nil, r.err
@@ -53,8 +57,8 @@ func (r *valueReader) autoencoder(meta *anomalyv1.ModelMetadata, w networkWeight
 func (r *valueReader) layer(name string, in, units int) lstmWeights {
 	return lstmWeights{
 		in: in, units: units,
-		kernel:    r.read(name+".kernel", in, 4*units),
-		recurrent: r.read(name+".recurrent", units, 4*units),
-		bias:      r.read(name+".bias", 4*units),
+		kernel:    r.readWeights(name+".kernel", in, 4*units),
+		recurrent: r.readWeights(name+".recurrent", units, 4*units),
+		bias:      r.readWeights(name+".bias", 4*units),
 	}
 }

@@ -31,8 +31,8 @@ type setFiles struct {
 	serving  map[string][]byte
 }
 
-// readSetFiles reads the set in a folder (rules A1, A5, A6).
-func readSetFiles(folder string) (*setFiles, *Error) {
+// readSetFiles reads the set in a folder (rules A1, A5, A6, A8).
+func readSetFiles(folder string, o options) (*setFiles, *Error) {
 	// A6: the manifest is resolved once; everything else is read beside the file that was found.
 	path, err := filepath.EvalSymlinks(filepath.Join(folder, ManifestFile))
 	if err != nil {
@@ -41,6 +41,11 @@ func readSetFiles(folder string) (*setFiles, *Error) {
 	data, refusal := readFile(path, ManifestFile, maxManifestBytes)
 	if refusal != nil {
 		return nil, refusal
+	}
+	if o.checksSignature { // before anybody parses it
+		if refusal := checkSignature(filepath.Dir(path), data, o.publicKeys); refusal != nil {
+			return nil, refusal
+		}
 	}
 	manifest, refusal := parseManifest(data)
 	if refusal != nil {

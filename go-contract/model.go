@@ -2,6 +2,7 @@ package anomaly
 
 import (
 	"context"
+	"crypto/ed25519"
 
 	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
 )
@@ -21,6 +22,8 @@ type options struct {
 	backend                    Backend
 	intraThreads, interThreads int
 	library                    string
+	checksSignature            bool
+	publicKeys                 []ed25519.PublicKey
 }
 
 // Option changes how a model set is opened.
@@ -49,7 +52,7 @@ type model struct {
 	goldenFile  string
 }
 
-// ModelSet is an open model set (rules A1 to A7). It implements Scorer and is safe for concurrent use.
+// ModelSet is an open model set (rules A1 to A8). It implements Scorer and is safe for concurrent use.
 type ModelSet struct {
 	id  string
 	dir string
@@ -67,7 +70,7 @@ func OpenModelSet(path string, opts ...Option) (*ModelSet, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	files, refusal := readSetFiles(path)
+	files, refusal := readSetFiles(path, o)
 	if refusal != nil {
 		return nil, refusal
 	}

@@ -29,6 +29,7 @@ const (
 const (
 	typeFloat32 = 1
 	typeUint8   = 2
+	typeInt8    = 3
 	typeInt32   = 6
 	typeInt64   = 7
 	typeBool    = 9

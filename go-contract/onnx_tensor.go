@@ -72,7 +72,7 @@ func elementSize(elemType int64) (size int, field protowire.Number) {
 	switch elemType {
 	case typeFloat32:
 		return 4, 4
-	case typeUint8, typeBool:
+	case typeUint8, typeInt8, typeBool:
 		return 1, 5
 	case typeInt32:
 		return 4, 5
@@ -151,6 +151,8 @@ func (t *onnxTensor) int64s() ([]int64, error) {
 				values[i] = int64(binary.LittleEndian.Uint64(t.raw[8*i:]))
 			case typeInt32:
 				values[i] = int64(int32(binary.LittleEndian.Uint32(t.raw[4*i:])))
+			case typeInt8:
+				values[i] = int64(int8(t.raw[i]))
 			default:
 				values[i] = int64(t.raw[i])
 			}

@@ -34,6 +34,8 @@ var statusCodes = map[Code]codes.Code{
 	CodeDigestMismatch:      codes.FailedPrecondition,
 	CodeGraphInvalid:        codes.FailedPrecondition,
 	CodeGoldenMismatch:      codes.FailedPrecondition,
+	CodeSignatureMissing:    codes.FailedPrecondition,
+	CodeSignatureInvalid:    codes.FailedPrecondition,
 	CodeInternal:            codes.Internal,
 }
 

@@ -31,5 +31,5 @@ USER 65532:65532
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["dwcp-sidecar", "health", "--address", "unix:/run/dwcp/score.sock"]
 ENTRYPOINT ["dwcp-sidecar", "serve", "--models", "/models", "--unix", "/run/dwcp/score.sock"]
-# Further flags, for example: --metrics 0.0.0.0:9464 --workers 2
+# Further flags, for example: --metrics 0.0.0.0:9464 --workers 2, or --public-key /keys/signing-key.pub.pem for signed models alone
 CMD []

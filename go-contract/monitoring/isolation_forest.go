@@ -23,6 +23,10 @@ import (
 // sidecarAddressVariable, when set, makes both models ask the sidecar at that address first.
 const sidecarAddressVariable = "DWCP_SIDECAR_ADDRESS"
 
+// publicKeysVariable, when set, names PEM files of public keys, separated as in PATH: a model set that none of them has signed is an
+// error (rule A8).
+const publicKeysVariable = "DWCP_PUBLIC_KEYS"
+
 var errModelNotTrained = errors.New("model not trained")
 
 // dwcpFeatures are the metrics in the order of MetricVector.ToSlice (rules F1, F2), with their units.
@@ -117,7 +121,15 @@ func loadModel(detector anomaly.Detector, path string, logger *zap.Logger) (*loa
 		m.logger.Info("no model set in the folder, waiting for Train", zap.String("path", path))
 		return m, nil
 	}
-	set, err := anomaly.OpenModelSet(folder)
+	var options []anomaly.Option
+	if files := os.Getenv(publicKeysVariable); files != "" {
+		keys, err := anomaly.ReadPublicKeys(filepath.SplitList(files)...)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", detector, publicKeysVariable, err)
+		}
+		options = append(options, anomaly.WithPublicKeys(keys...))
+	}
+	set, err := anomaly.OpenModelSet(folder, options...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", detector, err)
 	}

@@ -102,11 +102,11 @@ def test_writers_take_turns(forests: list[Candidate], tmp_path: Path, monkeypatc
     inside, overlaps = [], []
     original = publishing._publish
 
-    def watched(output: Path, candidates: list[Candidate]) -> ModelSet:
+    def watched(output: Path, candidates: list[Candidate], signer: None) -> ModelSet:
         overlaps.append(bool(inside))
         inside.append(1)
         try:
-            return original(output, candidates)
+            return original(output, candidates, signer)
         finally:
             inside.pop()
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	anomaly "dwcp.internal/anomaly"
+	"dwcp.internal/anomaly/internal/keyfiles"
 )
 
 type settings struct {
@@ -23,6 +24,7 @@ type settings struct {
 	batch, threads           int
 	golden                   bool
 	deadline                 time.Duration
+	publicKeys               keyfiles.Files
 
 	// set is nil for a sidecar without --models.
 	set    *anomaly.ModelSet
@@ -62,6 +64,7 @@ func parseFlags(args []string, messages io.Writer) (*settings, error) {
 	flags := flag.NewFlagSet("contract-score", flag.ContinueOnError)
 	flags.SetOutput(messages)
 	flags.StringVar(&s.models, "models", "", "folder of the model set; with a sidecar it may be left out, else the sidecar must have the same set open")
+	s.publicKeys.Add(flags)
 	flags.StringVar(&s.backend, "backend", "native", "native, onnxruntime or sidecar")
 	flags.StringVar(&s.address, "address", "", "address of the sidecar, for example 127.0.0.1:50051 or unix:///run/dwcp.sock")
 	flags.IntVar(&s.batch, "batch", 1, "number of requests that are scored at once through the batch API")
@@ -95,7 +98,11 @@ func (s *settings) open(ctx context.Context) (err error) {
 		if s.backend == "onnxruntime" {
 			backend = anomaly.ONNXRuntime
 		}
-		if s.set, err = anomaly.OpenModelSet(s.models, anomaly.WithBackend(backend)); err != nil {
+		options, err := s.publicKeys.Options()
+		if err != nil {
+			return err
+		}
+		if s.set, err = anomaly.OpenModelSet(s.models, append(options, anomaly.WithBackend(backend))...); err != nil {
 			return err
 		}
 		s.scorer = s.set

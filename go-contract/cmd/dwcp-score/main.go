@@ -11,12 +11,13 @@ import (
 	"text/tabwriter"
 
 	anomaly "dwcp.internal/anomaly"
+	"dwcp.internal/anomaly/internal/keyfiles"
 )
 
 const usage = `dwcp-score scores a CSV file of metrics with a model set and prints its alarms.
 
 Usage:
-  dwcp-score --models DIR [--detector NAME] [--all] FILE.csv
+  dwcp-score --models DIR [--public-key FILE] [--detector NAME] [--all] FILE.csv
 
 The first line of the file names its columns. The columns of the model's features are found by name, in any order; others are
 ignored, except "timestamp", which is shown. FILE.csv may be - for the standard input.
@@ -37,6 +38,7 @@ func main() {
 type settings struct {
 	models, detector, file string
 	all                    bool
+	publicKeys             keyfiles.Files
 }
 
 // command is main without the process: 0 for success, 1 for a refusal, 2 for wrong usage.
@@ -66,6 +68,7 @@ func parseFlags(args []string, out, messages io.Writer) (*settings, error) {
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&s.models, "models", "", "folder of the model set")
 	flags.StringVar(&s.detector, "detector", "", "detector, for example isolation_forest (default: every detector of the set)")
+	s.publicKeys.Add(flags)
 	flags.BoolVar(&s.all, "all", false, "print every scored row, not only the alarms")
 	flags.Usage = func() {}
 	err := flags.Parse(args)
@@ -88,7 +91,11 @@ func parseFlags(args []string, out, messages io.Writer) (*settings, error) {
 
 // score reads the file once for all detectors and prints a table for each.
 func score(ctx context.Context, s *settings, in io.Reader, out io.Writer) error {
-	set, err := anomaly.OpenModelSet(s.models)
+	options, err := s.publicKeys.Options()
+	if err != nil {
+		return err
+	}
+	set, err := anomaly.OpenModelSet(s.models, options...)
 	if err != nil {
 		return err
 	}

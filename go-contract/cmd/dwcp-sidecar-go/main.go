@@ -21,6 +21,7 @@ import (
 	"time"
 
 	anomaly "dwcp.internal/anomaly"
+	"dwcp.internal/anomaly/internal/keyfiles"
 	"dwcp.internal/anomaly/internal/server"
 )
 
@@ -31,6 +32,7 @@ Examples:
   dwcp-sidecar-go --models models --unix /run/dwcp/score.sock
   dwcp-sidecar-go --models models --listen 127.0.0.1:0 --unix /run/dwcp/score.sock --ready-file /run/dwcp/ready
   dwcp-sidecar-go --models models --listen 0.0.0.0:50051 --tls-cert tls.crt --tls-key tls.key --tls-client-ca ca.crt
+  dwcp-sidecar-go --models models --public-key signing-key.pub.pem
   dwcp-sidecar-go --models models --metrics 127.0.0.1:9101 --log-format json
 
 It prints one line when it answers: ready ADDRESS... model_set=ID. When the folder holds another model set, that is
@@ -62,6 +64,10 @@ func command(args []string, signals <-chan os.Signal, out, messages io.Writer) i
 		fmt.Fprintln(messages, "dwcp-sidecar-go: error:", err)
 		return 2
 	}
+	if settings.PublicKeys, err = settings.publicKeys.Read(); err != nil {
+		fmt.Fprintln(messages, "dwcp-sidecar-go: error:", err)
+		return 1
+	}
 	err = server.Run(settings.Settings, signals, out, settings.log(messages))
 	var refusal *anomaly.Error
 	switch {
@@ -78,7 +84,8 @@ func command(args []string, signals <-chan os.Signal, out, messages io.Writer) i
 // settings are those of the server and of its log.
 type settings struct {
 	server.Settings
-	logFormat string
+	logFormat  string
+	publicKeys keyfiles.Files
 }
 
 func (s settings) log(to io.Writer) *slog.Logger {
@@ -96,6 +103,7 @@ func parseFlags(args []string, out io.Writer) (s settings, err error) {
 	var reflection string
 	s.Limits = server.DefaultLimits()
 	flags.StringVar(&s.Models, "models", "", "`folder` with manifest.json, for example models/reference/v1")
+	s.publicKeys.Add(flags)
 	flags.StringVar(&s.Listen, "listen", "", "TCP address `host:port`; port 0 takes a free one (default "+server.DefaultListen+", or no TCP when --unix is given)")
 	flags.StringVar(&s.Unix, "unix", "", "`path` of a unix socket, mode 0660; --listen adds TCP to it")
 	flags.Float64Var(&grace, "grace", 5, "`seconds` for calls in flight at the end")

@@ -55,7 +55,7 @@ func newService(scorer anomaly.Scorer, settings Settings, log *slog.Logger) *ser
 	s.live.Store(l)
 	s.tellHealth(l)
 	s.reloader = &reloader{
-		folder: settings.Models, log: log, open: openSet, id: func() string { return s.live.Load().id }, swap: s.swap, metrics: s.metrics,
+		folder: settings.Models, log: log, open: opener(settings.PublicKeys), id: func() string { return s.live.Load().id }, swap: s.swap, metrics: s.metrics,
 	}
 	return s
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/ed25519"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -130,14 +131,20 @@ func (r *reloader) ripe(before look) (now look, ripe bool) {
 	return now, now != r.seen && now == before
 }
 
-// openSet opens a model set with the native backend.
-func openSet(folder string) (anomaly.Scorer, error) {
-	defer debug.FreeOSMemory() // opening takes some times the memory of the set
-	set, err := anomaly.OpenModelSet(folder)
-	if err != nil {
-		return nil, err // not set: a nil pointer would be a Scorer
+// opener gives what opens a model set with the native backend. With keys, one of them must have signed it (rule A8).
+func opener(keys []ed25519.PublicKey) func(folder string) (anomaly.Scorer, error) {
+	var options []anomaly.Option
+	if len(keys) > 0 {
+		options = append(options, anomaly.WithPublicKeys(keys...))
 	}
-	return set, nil
+	return func(folder string) (anomaly.Scorer, error) {
+		defer debug.FreeOSMemory() // opening takes some times the memory of the set
+		set, err := anomaly.OpenModelSet(folder, options...)
+		if err != nil {
+			return nil, err // not set: a nil pointer would be a Scorer
+		}
+		return set, nil
+	}
 }
 
 // swap puts a scorer in the place of the live one.

@@ -228,7 +228,7 @@ func TestReloadCallsShareOutcomes(t *testing.T) {
 		opened.Add(1)
 		started <- struct{}{}
 		<-goOn
-		return openSet(folder)
+		return opener(nil)(folder)
 	}
 	reloader := s.service.reloader
 	first := reloader.join()

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/ed25519"
 	"net"
 	"time"
 )
@@ -28,6 +29,8 @@ type Settings struct {
 	TLS TLS
 	// Reflection says whether the services can be listed.
 	Reflection Reflection
+	// PublicKeys: one of these must have signed a model set, at the start and at each reload (rule A8); none asks for no signature.
+	PublicKeys []ed25519.PublicKey
 	Limits
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.server import flags, grpc_environment
+from dwcp_sidecar.signatures import SIGNATURE, KeyFileError, PublicKeys
 
 # ONNX Runtime and gRPC are imported by the command that needs them: `--help` answers at once, `check` loads no gRPC.
 
@@ -18,6 +19,7 @@ _SERVE = """examples:
   dwcp-sidecar serve --models models --listen 127.0.0.1:0 --unix /run/dwcp/score.sock --ready-file /run/dwcp/ready
   dwcp-sidecar serve --models models --listen 127.0.0.1:50051 --workers 4 --metrics 127.0.0.1:9464
   dwcp-sidecar serve --models models --listen 0.0.0.0:50051 --tls-cert tls.crt --tls-key tls.key --tls-client-ca ca.crt
+  dwcp-sidecar serve --models models --public-key signing-key.pub.pem
 
 It prints one line when it answers: `ready ADDRESS... model_set=ID`. At SIGTERM or SIGINT health becomes NOT_SERVING,
 calls in flight finish, the exit status is 0; a second signal ends them. At SIGHUP it looks for a new model set at once.
@@ -35,6 +37,7 @@ One answer line per line, in order; an error of a line is its answer, and the ex
 _CHECK = """examples:
   dwcp-sidecar check --models models/reference/v1
   dwcp-sidecar check --models models && echo "fit to serve"
+  dwcp-sidecar check --models models --public-key signing-key.pub.pem && echo "signed, and fit to serve"
 """
 
 _HEALTH = """examples:
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("score: give --models DIR, --address ADDRESS or both")
     try:
         return int(arguments.run(arguments))
-    except ContractError as error:
+    except (ContractError, KeyFileError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         return 130
@@ -63,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(message: str) -> int:
     print(f"dwcp-sidecar: error: {message}", file=sys.stderr)
     return 1
+
+
+def _public_keys(arguments: argparse.Namespace) -> PublicKeys | None:
+    return PublicKeys.read(*arguments.public_key) if arguments.public_key else None
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -88,6 +95,8 @@ def _score(arguments: argparse.Namespace) -> int:
     from dwcp_sidecar.executor import InProcess, execute, read_lines
     from dwcp_sidecar.model_set import ModelSet
 
+    keys = _public_keys(arguments)
+
     def run(backend: Any) -> int:
         try:
             execute(read_lines(sys.stdin.fileno()), sys.stdout.buffer, backend, arguments.batch)
@@ -96,7 +105,7 @@ def _score(arguments: argparse.Namespace) -> int:
         return 0
 
     if arguments.address is None:
-        return run(InProcess(ModelSet.open(arguments.models, threads=arguments.threads)))
+        return run(InProcess(ModelSet.open(arguments.models, threads=arguments.threads, public_keys=keys)))
 
     grpc_environment.prepare()
     import grpc
@@ -105,7 +114,8 @@ def _score(arguments: argparse.Namespace) -> int:
     from dwcp_sidecar.model_set import identify
     from dwcp_sidecar.remote import connect
 
-    wanted = identify(arguments.models) if arguments.models is not None else ""
+    # The server has checked the signature of what it serves; here it is checked which set that must be.
+    wanted = "" if arguments.models is None else identify(arguments.models, keys)
     try:
         with Client(arguments.address) as client:
             return run(connect(client, arguments.batch, wanted))
@@ -116,7 +126,10 @@ def _score(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from dwcp_sidecar.model_set import ModelSet
 
-    models = ModelSet.open(arguments.models)  # runs every golden case: a set that opens has passed all of them
+    keys = _public_keys(arguments)
+    models = ModelSet.open(
+        arguments.models, public_keys=keys
+    )  # runs every golden case: a set that opens has passed all of them
     rows = [("detector", "parity", "golden cases", "threshold", "made of")]
     for name, metadata in models.metadata.items():
         if name not in models.models:
@@ -130,6 +143,8 @@ def _check(arguments: argparse.Namespace) -> int:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(f"\nmodel set {models.id}\nin {models.path}")
+    if keys is not None:
+        print(f"signed: {SIGNATURE} is by one of the public keys")
     return 0
 
 
@@ -182,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     score = command("score", _score, "answer JSON lines from standard input", _SCORE)
     source = "needed unless --address is given; with it, the server must have this very set in use"
     score.add_argument("--models", type=Path, metavar="DIR", help=f"{models_help}; {source}")
+    flags.add_public_key(score)
     score.add_argument("--address", metavar="ADDRESS", help="score on a server: HOST:PORT or unix:PATH")
     score.add_argument(
         "--batch",
@@ -207,6 +223,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = command("check", _check, "open a model set, audit it and run its golden vectors", _CHECK)
     check.add_argument("--models", type=Path, required=True, metavar="DIR", help=models_help)
+    flags.add_public_key(check)
     return parser
 
 

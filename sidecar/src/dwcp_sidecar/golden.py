@@ -121,7 +121,7 @@ def _run_case(case: golden_pb2.GoldenCase, model: Scorer, score: Score) -> Misma
 
 def _compare(case: golden_pb2.GoldenCase, got: Verdicts, model: Scorer, row: int) -> Mismatch | None:
     """Compares a case with one row of the answers."""
-    compare = _compare_exact if model.exact else _compare_tolerance
+    compare = _compare_exact if model.bitwise else _compare_tolerance
     difference = compare(case.score, got, model, row)
     return None if difference is None else Mismatch(case.id, *difference)
 

@@ -1,4 +1,4 @@
-"""Opens a model set: parse, check digests, audit, construct, run the golden vectors (rules A1 to A7)."""
+"""Opens a model set: parse, check digests, audit, construct, run the golden vectors (rules A1 to A8)."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from dwcp_sidecar.golden import audit_golden, require_golden
 from dwcp_sidecar.model import Model
 from dwcp_sidecar.onnx_file import OnnxFile
 from dwcp_sidecar.scorer import Scorer
+from dwcp_sidecar.signatures import SIGNATURE, PublicKeys
 
 MANIFEST = "manifest.json"
 _AGAIN = "Publish the set again."
@@ -50,20 +51,23 @@ class ModelSet:
         self.golden: Mapping[str, golden_pb2.GoldenFile] = MappingProxyType(golden)
 
     @classmethod
-    def open(cls, path: str | Path, *, threads: int = 1, self_test: bool = True) -> "ModelSet":
+    def open(
+        cls, path: str | Path, *, threads: int = 1, self_test: bool = True, public_keys: PublicKeys | None = None
+    ) -> "ModelSet":
         """Opens the model set in a folder.
 
         Args:
             path: folder with `manifest.json`, for example `models`, `models/current` or `models/reference/v1`.
             threads: ONNX Runtime threads per model; scores do not depend on it.
             self_test: run the golden vectors. Left out only where a caller runs them itself.
+            public_keys: accept only a set that one of these has signed (A8); None accepts any.
 
         Raises:
-            ContractError: MANIFEST_MISSING, METADATA_INVALID, SCHEMA_FROM_FUTURE, FILE_MISSING, DIGEST_MISMATCH,
-                GRAPH_INVALID or GOLDEN_MISMATCH; nothing stays open.
+            ContractError: MANIFEST_MISSING, SIGNATURE_MISSING, SIGNATURE_INVALID, METADATA_INVALID,
+                SCHEMA_FROM_FUTURE, FILE_MISSING, DIGEST_MISMATCH, GRAPH_INVALID or GOLDEN_MISMATCH; nothing stays open.
         """
         folder = resolve(Path(path))
-        raw = _read(folder, MANIFEST)
+        raw = _signed_manifest(folder, public_keys)
         manifest = protojson.parse(raw, model_pb2.Manifest(), MANIFEST)
         contents = _check_files(folder, manifest)
         models: dict[str, Scorer] = {}
@@ -167,7 +171,9 @@ def _resolve(path: Path) -> Path:
         )
     folder = manifest.resolve().parent
     if folder != path.resolve():
-        strangers = [f.name for f in folder.iterdir() if (path / f.name).exists() and not (path / f.name).samefile(f)]
+        # A signature is read beside the manifest alone; what stands under its name elsewhere is not looked at (A8).
+        files = [file for file in folder.iterdir() if file.name != SIGNATURE]
+        strangers = [f.name for f in files if (path / f.name).exists() and not (path / f.name).samefile(f)]
         if strangers:
             raise ContractError(
                 "DIGEST_MISMATCH",
@@ -178,25 +184,35 @@ def _resolve(path: Path) -> Path:
     return folder
 
 
-def verify(path: Path) -> str:
-    """The id of the set in a folder (A1), all digests checked. What has the id of an open set is that set, still whole.
+def verify(path: Path, public_keys: PublicKeys | None = None) -> str:
+    """The id of the set in a folder (A1), signature and all digests checked. What has the id of an open set is that
+    set, still whole.
 
     Raises:
-        ContractError: as `ModelSet.open` for the manifest and the bytes of the files.
+        ContractError: as `ModelSet.open` for the manifest, its signature and the bytes of the files.
     """
     folder = resolve(path)
-    raw = _read(folder, MANIFEST)
+    raw = _signed_manifest(folder, public_keys)
     _check_files(folder, protojson.parse(raw, model_pb2.Manifest(), MANIFEST))
     return hashlib.sha256(raw).hexdigest()
 
 
-def identify(path: Path) -> str:
-    """The id of the set in a folder (A1), without opening it.
+def identify(path: Path, public_keys: PublicKeys | None = None) -> str:
+    """The id of the set in a folder (A1), without opening it; the signature is checked where keys are given (A8).
 
     Raises:
-        ContractError: MANIFEST_MISSING, or DIGEST_MISMATCH where a released file was replaced (A6).
+        ContractError: MANIFEST_MISSING, SIGNATURE_MISSING or SIGNATURE_INVALID, or DIGEST_MISMATCH where a released
+            file was replaced (A6).
     """
-    return hashlib.sha256(_read(resolve(path), MANIFEST)).hexdigest()
+    return hashlib.sha256(_signed_manifest(resolve(path), public_keys)).hexdigest()
+
+
+def _signed_manifest(folder: Path, public_keys: PublicKeys | None) -> bytes:
+    """Bytes of the manifest, its signature checked before anybody parses it (A8)."""
+    raw = _read(folder, MANIFEST)
+    if public_keys is not None:
+        public_keys.check(folder, raw)
+    return raw
 
 
 def _check_files(folder: Path, manifest: model_pb2.Manifest) -> dict[str, bytes]:

@@ -10,8 +10,16 @@ from google.protobuf.message import DecodeError
 from dwcp.onnx.v1 import onnx_pb2
 from dwcp_sidecar.errors import ContractError
 
-_DTYPES = {1: np.dtype("<f4"), 2: np.dtype("u1"), 7: np.dtype("<i8"), 9: np.dtype("?"), 11: np.dtype("<f8")}
-_TYPED_FIELD = {1: "float_data", 2: "int32_data", 7: "int64_data", 9: "int32_data", 11: "double_data"}
+_DTYPES = {
+    1: np.dtype("<f4"),
+    2: np.dtype("u1"),
+    3: np.dtype("i1"),
+    7: np.dtype("<i8"),
+    9: np.dtype("?"),
+    11: np.dtype("<f8"),
+}
+_INT8 = 3
+_TYPED_FIELD = {1: "float_data", 2: "int32_data", 3: "int32_data", 7: "int64_data", 9: "int32_data", 11: "double_data"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class OnnxFile:
                 (_attributes(node) for node in model.graph.node if node.op_type == "TreeEnsemble"),
                 {},
             )
-        except (DecodeError, ValueError) as error:
+        except (DecodeError, ValueError, OverflowError) as error:
             raise ContractError(
                 "GRAPH_INVALID", name, f"{name} is not a complete ONNX model: {error}. Publish the set again."
             ) from None
@@ -100,6 +108,8 @@ def _array(tensor: onnx_pb2.TensorProto) -> np.ndarray:
         raise ValueError(f"tensor {tensor.name!r} has an unexpected type or lies in another file")
     if tensor.raw_data:
         values = np.frombuffer(tensor.raw_data, dtype)
+    elif tensor.data_type == _INT8 and any(tensor.dims):
+        raise ValueError(f"tensor {tensor.name!r} is not stored as raw bytes")
     else:
         values = np.array(getattr(tensor, _TYPED_FIELD[tensor.data_type]), dtype)
     return values.reshape(tuple(tensor.dims))

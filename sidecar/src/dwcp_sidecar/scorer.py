@@ -25,6 +25,7 @@ class Scorer(ABC):
         timesteps: samples that are scored at once; 1 for a detector that scores one sample.
         windowed: whether it has a window, be it of a single sample: an item is `[timesteps, features]` (G1, O2).
         exact: whether it is in the EXACT class (P2).
+        bitwise: whether its scores are the same bits everywhere: in the EXACT class, and with weights in int8 (Q2).
         has_depth_sum: whether it is a forest, which gives depth sums and explains by occlusion (IF3, IF7).
         scores_apart: whether scores without explanation are computed in another way than those with it.
     """
@@ -41,6 +42,7 @@ class Scorer(ABC):
         self.timesteps = metadata.timesteps if self.windowed else 1
         self.threshold = metadata.threshold
         self.exact = metadata.parity_class == model_pb2.PARITY_CLASS_EXACT
+        self.bitwise = self.exact or metadata.graph.precision == "int8"
         critical = metadata.ensemble.critical_threshold if metadata.HasField("ensemble") else None
         self.calibration = Calibration(np.array(metadata.calibration.scores, np.float32), critical)
 

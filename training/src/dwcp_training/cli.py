@@ -14,6 +14,7 @@ from dwcp_training.cli_options import (
     OnBadRows,
     ProfileName,
     Seed,
+    SignKey,
     Synthetic,
     ThresholdPercentile,
     Verbose,
@@ -224,6 +225,7 @@ def ensemble(
     on_bad_rows: OnBadRows = "fail",
     exclude: Exclude = None,
     profile: ProfileName = "dwcp",
+    sign_key: SignKey = None,
     verbose: Verbose = False,
 ) -> None:
     """Joins the detectors of a model set: one score on a common scale, with the levels warning and critical."""
@@ -232,7 +234,7 @@ def ensemble(
     source = EnsembleSource(
         synthetic, data or (), fit_on or (), labels or (), label_column, normal_label or (), exclude or (), on_bad_rows
     )
-    raise typer.Exit(run_ensemble(models, source, weights, seed, profile, verbose))
+    raise typer.Exit(run_ensemble(models, source, weights, seed, profile, verbose, sign_key))
 
 
 @app.command(epilog="Example: dwcp evaluate --models models --data test.csv --labels labels.csv --grace 7")
@@ -376,6 +378,102 @@ def export(
     from dwcp_training.export_graph import run_export
 
     raise typer.Exit(run_export(models, detector, output, batch, precision))
+
+
+keys_app = typer.Typer(no_args_is_help=True, help="Keys that sign model sets.")
+app.add_typer(keys_app, name="keys")
+
+
+@keys_app.command("new", epilog="Example: dwcp keys new --output keys")
+def keys_new(output: Annotated[Path, typer.Option(help="Folder for the two files; neither may be there.")]) -> None:
+    """Makes a pair of Ed25519 keys: a private one that signs, a public one that sites check with."""
+    from dwcp_training.signing import run_new_keys
+
+    raise typer.Exit(run_new_keys(output))
+
+
+@app.command(epilog="Example: dwcp sign --models models --key keys/signing-key.pem")
+def sign(
+    models: Annotated[Path, typer.Option(help="Folder of the model set.")],
+    key: Annotated[Path, typer.Option(help="PEM file of the private key.")],
+) -> None:
+    """Signs the model set in a folder, after it has passed its golden vectors."""
+    from dwcp_training.signing import run_sign
+
+    raise typer.Exit(run_sign(models, key))
+
+
+package_app = typer.Typer(no_args_is_help=True, help="Model sets in one file, for sites without a network.")
+app.add_typer(package_app, name="package")
+PublicKey = Annotated[
+    Optional[list[Path]],
+    typer.Option(help="PEM file of public keys, one of which must have signed it; may be given several times."),
+]
+PackageFile = Annotated[Path, typer.Argument(help="The package.", metavar="FILE")]
+
+
+@package_app.command(
+    "create", epilog="Example: dwcp package create --models models --sign-key signing-key.pem --output site.dwcp.tar"
+)
+def package_create(
+    models: Annotated[Path, typer.Option(help="Folder of the model set.")],
+    output: Annotated[Path, typer.Option(help="File that ends in .dwcp.tar.")],
+    sign_key: SignKey = None,
+    by_products: Annotated[
+        bool, typer.Option("--by-products", help="Take the files along that serving does not need.")
+    ] = False,
+) -> None:
+    """Writes a model set as one file, the same bytes every time."""
+    from dwcp_training.package import run_create
+
+    raise typer.Exit(run_create(models, output, by_products, sign_key))
+
+
+@package_app.command("verify", epilog="Example: dwcp package verify site.dwcp.tar --public-key signing-key.pub.pem")
+def package_verify(file: PackageFile, public_key: PublicKey = None) -> None:
+    """Checks signature and digests of a package; needs nothing but the package and the public key."""
+    from dwcp_training.package import run_verify
+
+    raise typer.Exit(run_verify(file, public_key or []))
+
+
+@package_app.command(
+    "unpack",
+    epilog="Example: dwcp package unpack site.dwcp.tar --models models --public-key signing-key.pub.pem",
+)
+def package_unpack(
+    file: PackageFile,
+    models: Annotated[Path, typer.Option(help="Folder where it becomes the set in use; made if it is not there.")],
+    public_key: PublicKey = None,
+) -> None:
+    """Verifies a package, runs its golden vectors, and switches a models folder to it."""
+    from dwcp_training.package import run_unpack
+
+    raise typer.Exit(run_unpack(file, models, public_key or []))
+
+
+@app.command(
+    epilog="Example: dwcp quantize --models models --output models-int8\n\n"
+    "Measured on your data: dwcp quantize --models models --output models-int8 --data normal.csv --json change.json"
+)
+def quantize(
+    models: Annotated[Path, typer.Option(help="Folder of the model set, in float64.")],
+    output: Annotated[Path, typer.Option(help="Folder of the set with weights in int8; another one.")],
+    detector: Annotated[
+        Optional[list[str]],
+        typer.Option(help="dense_autoencoder or lstm_autoencoder; may be given several times (default all there are)."),
+    ] = None,
+    data: Annotated[
+        Optional[list[Path]], typer.Option(help="Normal data to measure on; may be given several times.")
+    ] = None,
+    profile: ProfileName = "dwcp",
+    json: Annotated[Optional[Path], typer.Option(help="Write all figures to this file too.")] = None,
+    sign_key: SignKey = None,
+) -> None:
+    """Stores the weights of the autoencoders in int8: smaller files, and scores within a tolerance that is measured."""
+    from dwcp_training.quantize import run_quantize
+
+    raise typer.Exit(run_quantize(models, output, detector or (), data or (), profile, json, sign_key))
 
 
 def main() -> None:

@@ -28,6 +28,10 @@ NormalLabel = Annotated[
     typer.Option(help="A label that means normal (default: the profile's); may be given several times."),
 ]
 ProfileName = Annotated[str, typer.Option(help="Profile: name (see `dwcp profile list`) or YAML file of your own.")]
+SignKey = Annotated[
+    Optional[Path],
+    typer.Option(help="PEM file of an Ed25519 private key, which signs the model set (see `dwcp keys new`)."),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 
 Contamination = Annotated[
@@ -91,6 +95,7 @@ def _how_read(
     label_column: LabelColumn = None,
     normal_label: NormalLabel = None,
     profile: ProfileName = "dwcp",
+    sign_key: SignKey = None,
     verbose: Verbose = False,
 ) -> None: ...
 
@@ -124,8 +129,11 @@ def trains(detector: str) -> Callable[[Callable[..., dict[str, Any] | None]], Ca
             )
             hyperparameters["seed"] = given["seed"]
             raise typer.Exit(
-                run(detector, source, given["output"], hyperparameters, given["profile"], given["verbose"], **options)
-            )
+                run(
+                    detector, source, given["output"], hyperparameters, given["profile"], given["verbose"],
+                    given["sign_key"], **options,
+                )
+            )  # fmt: skip
 
         # Typer reads the parameters from here; those of the detector stand between where from and how.
         parts = [inspect.signature(part).parameters.values() for part in (_where_from, own, _how_read)]

@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.signatures import KeyFileError
 from dwcp_training.data import DataError, Report, Telemetry
 from dwcp_training.detectors.libraries import MissingLibraryError
 from dwcp_training.profiles import ProfileError
@@ -50,7 +51,9 @@ def guarded(command: Callable[[], None], refusal: str, verbose: bool = False) ->
     except UsageError as error:
         err.print(str(error), style="red")
         return 2
-    except (DataError, ProfileError, PublishError, ContractError, MissingLibraryError, RefusedError) as error:
+    except (
+        DataError, ProfileError, PublishError, ContractError, MissingLibraryError, RefusedError, KeyFileError,
+    ) as error:  # fmt: skip
         err.print(refusal, style="red", end=" ")
         err.print(str(error))
         return 1

@@ -23,7 +23,7 @@ from dwcp_training.data.writers import whole_file
 from dwcp_training.export.run import cpu_session
 from dwcp_training.publish import PublishError, check_writable
 
-FLOAT32_LAYOUTS = ("lstm.v1", "lstm.float32.v1", "dense.v1", "classifier.v1")
+FLOAT32_LAYOUTS = ("lstm.v1", "lstm.float32.v1", "lstm.int8.v1", "dense.v1", "dense.int8.v1", "classifier.v1")
 """Layouts that mean something in float32. Trees and stored rows are exact comparisons, which float32 would change."""
 
 FLOAT32_BOUND = 1e-3
@@ -135,7 +135,7 @@ def check_scores(
         parts.append([output[: len(part)] for output in session.run(list(_OUTPUTS), {"samples": filled})])
     got = [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
     wanted = model.run(items, Explain.ALWAYS)
-    if kind == np.float64 and model.exact:
+    if kind == np.float64 and model.bitwise:
         return _equal(got, wanted)
     return _close([found[golden:] for found in got], wanted, golden, model)
 
@@ -150,7 +150,7 @@ def _equal(got: list[np.ndarray], wanted: Verdicts) -> str:
 
 
 def _close(got: list[np.ndarray], wanted: Verdicts, golden: int, model: Scorer) -> str:
-    bound = FLOAT32_BOUND if model.exact else max(FLOAT32_BOUND, 2 * model.metadata.tolerance.relative_score)
+    bound = FLOAT32_BOUND if model.bitwise else max(FLOAT32_BOUND, 2 * model.metadata.tolerance.relative_score)
     score = wanted.scores[golden:].astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         apart = np.abs(got[0].astype(np.float64) - score) / np.maximum(score, np.finfo(np.float32).tiny)

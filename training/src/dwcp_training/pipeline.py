@@ -18,6 +18,7 @@ from dwcp_sidecar.ensemble import Ensemble
 from dwcp_sidecar.model import Explain, Model
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.onnx_file import OnnxFile
+from dwcp_sidecar.signatures import SIGNATURE
 from dwcp_training.calibrate import calibration_scores
 from dwcp_training.data.errors import DataError
 from dwcp_training.data.fingerprint import fingerprint
@@ -27,7 +28,7 @@ from dwcp_training.detectors.registry import DETECTORS
 from dwcp_training.export.graph import operator_counts
 from dwcp_training.golden import make_golden
 from dwcp_training.golden.drafts import drafts_for
-from dwcp_training.publish import Candidate, check_writable, publish
+from dwcp_training.publish import Candidate, Signer, check_writable, publish
 
 log = logging.getLogger("dwcp.training")
 
@@ -66,6 +67,8 @@ def train(
     settings: BaseModel,
     output: Path,
     progress: Progress = silent,
+    *,
+    signer: Signer | None = None,
     **options: Any,
 ) -> Trained:
     """Trains one detector and publishes it into a folder.
@@ -75,6 +78,7 @@ def train(
         telemetry: confirmed-normal data.
         settings: the detector's hyperparameters.
         output: folder of the model set.
+        signer: signs the published set (A8); None leaves it unsigned.
         options: further arguments of the detector's fit, for example `precision`.
 
     Raises:
@@ -85,8 +89,10 @@ def train(
     check_writable(output)
     fitted = fit(detector, telemetry, settings, progress, **options)
     candidate, warning = export(detector, fitted, settings.seed)
-    models = publish(output, [candidate])
+    models = publish(output, [candidate], signer)
     facts = {**fitted.facts, "model set": f"{models.id[:16]} in {output}"}
+    if signer is not None:
+        facts["signed"] = f"{SIGNATURE}, readers with the public key accept it"
     if candidate.golden:
         facts["golden vectors"] = f"{len(candidate.golden.cases)} cases, all passed"
     return Trained(models, detector, facts, warning)

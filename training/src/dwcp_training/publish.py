@@ -1,19 +1,22 @@
-"""Publishes model sets: written aside, verified as a reader would, switched in one rename (rules A1, A2, A6)."""
+"""Publishes model sets: written aside, verified as a reader would, switched in one rename (rules A1, A2, A6, A8)."""
 
 import fcntl
 import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from dwcp.anomaly.v1 import golden_pb2, model_pb2
 from dwcp_sidecar import detectors, protojson
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model_set import MANIFEST, ModelSet, resolve
+from dwcp_sidecar.signatures import SIGNATURE, PublicKeys
+from dwcp_training.data.writers import whole_file
 
 log = logging.getLogger("dwcp.training")
 
@@ -25,6 +28,19 @@ KEPT_RELEASES = 5
 
 class PublishError(RuntimeError):
     """The output cannot be written; the message says what to do."""
+
+
+class Signer(Protocol):
+    """Signs manifests (A8)."""
+
+    @property
+    def public_keys(self) -> PublicKeys:
+        """What its signatures are checked with."""
+        ...
+
+    def sign(self, manifest: bytes) -> bytes:
+        """The signature of a manifest's bytes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -80,8 +96,11 @@ def check_writable(output: Path, flag: str = "--output") -> None:
         ) from None
 
 
-def publish(output: Path, candidates: list[Candidate]) -> ModelSet:
+def publish(output: Path, candidates: list[Candidate], signer: Signer | None = None) -> ModelSet:
     """Publishes models into a folder, beside the models of other detectors that are already there.
+
+    Args:
+        signer: signs the set (A8), with all models in it; None leaves it unsigned.
 
     Returns:
         The published set, opened and verified.
@@ -94,14 +113,15 @@ def publish(output: Path, candidates: list[Candidate]) -> ModelSet:
     try:
         output.mkdir(parents=True, exist_ok=True)
         with _locked(output):
-            return _publish(output, candidates)
+            return _publish(output, candidates, signer)
     except OSError as error:
         raise PublishError(f"--output {output}: {error}. The set in use was not touched.") from None
 
 
-def _publish(output: Path, candidates: list[Candidate]) -> ModelSet:
+def _publish(output: Path, candidates: list[Candidate], signer: Signer | None) -> ModelSet:
     _clear_leftovers(output)
     entries, serving, byproducts = _others(output, candidates)
+    _compare_signatures(output, entries, signer)
     for candidate in candidates:
         entries[candidate.detector] = model_pb2.ModelEntry(
             detector=detectors.BY_NAME[candidate.detector],
@@ -112,26 +132,127 @@ def _publish(output: Path, candidates: list[Candidate]) -> ModelSet:
         serving |= candidate.serving_files()
         byproducts |= candidate.byproducts
     manifest = protojson.dumps(_manifest(entries, serving, byproducts)).encode()
+    signature = None if signer is None else signer.sign(manifest)
+    return install(
+        output, {**serving, **byproducts}, manifest, signature, None if signer is None else signer.public_keys
+    )
+
+
+def publish_files(
+    output: Path,
+    files: Mapping[str, bytes],
+    manifest: bytes,
+    signature: bytes | None,
+    public_keys: PublicKeys | None = None,
+) -> ModelSet:
+    """Publishes a set that was made elsewhere, as it is, in the place of the one in a folder.
+
+    Args:
+        files: file name to bytes, of all that the manifest lists or of all but by-products.
+        manifest: bytes of the manifest.
+        signature: that of the manifest; None for an unsigned set.
+        public_keys: one of these must have signed it; None asks for no signature.
+
+    Raises:
+        PublishError: when the folder cannot be written.
+        ContractError: when the set is refused; the set in use stays.
+    """
+    check_writable(output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with _locked(output):
+            _clear_leftovers(output)
+            return install(output, files, manifest, signature, public_keys)
+    except OSError as error:
+        raise PublishError(f"--output {output}: {error}. The set in use was not touched.") from None
+
+
+def install(
+    output: Path,
+    files: Mapping[str, bytes],
+    manifest: bytes,
+    signature: bytes | None,
+    public_keys: PublicKeys | None,
+) -> ModelSet:
+    """Writes a release aside, opens it as any reader would, and switches to it. Called under the lock."""
     release = output / RELEASES / hashlib.sha256(manifest).hexdigest()[:ID_DIGITS]
+    contents = {**files, MANIFEST: manifest}
+    if signature is not None:
+        contents[SIGNATURE] = signature
     aside = output / RELEASES / f".writing-{os.getpid()}"
     try:
         aside.mkdir(parents=True)
-        for name, data in {**serving, **byproducts, MANIFEST: manifest}.items():
+        for name, data in contents.items():
             _write(aside / name, data)
-        ModelSet.open(aside)
-        if not _is_whole(release):  # the same set may be there already, even in use: then it stays
+        ModelSet.open(aside, public_keys=public_keys)
+        if not _is_whole(release, files):  # the same set may be there already, even in use: then it stays
             shutil.rmtree(release, ignore_errors=True)
             aside.rename(release)
+        elif signature is not None:
+            _sign_release(release, signature)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     _link(output / CURRENT, Path(RELEASES) / release.name)
-    for name in [*sorted(set(serving) | set(byproducts)), MANIFEST]:  # a new folder is complete when it has a manifest
+    signed = [SIGNATURE] if (release / SIGNATURE).is_file() else []
+    for name in [*sorted(files), *signed, MANIFEST]:  # a new folder is complete when it has a manifest
         _link(output / name, Path(CURRENT) / name)
     for link in output.iterdir():
         if link.is_symlink() and not link.exists():  # a file that the new set no longer has
             link.unlink()
     _prune(output, release.name)
-    return ModelSet.open(output)
+    return ModelSet.open(output, public_keys=public_keys)
+
+
+def sign_published(output: Path, models: ModelSet, signer: Signer) -> None:
+    """Signs a set that is published already: in its release, and as a link through `current` where there is one (A6).
+
+    Raises:
+        PublishError: when the folder cannot be written.
+        ContractError: MODEL_SET_MISMATCH, the folder holds another set by now.
+    """
+    check_writable(models.path, "--models")
+    manifest = (models.path / MANIFEST).read_bytes()
+    if hashlib.sha256(manifest).hexdigest() != models.id:
+        raise ContractError(
+            "MODEL_SET_MISMATCH", MANIFEST, f"the set in {output} changed meanwhile. Look, and try again."
+        )
+    try:
+        _sign_release(models.path, signer.sign(manifest))
+        if (output / CURRENT).is_symlink() and (output / CURRENT).resolve() == models.path:
+            _link(output / SIGNATURE, Path(CURRENT) / SIGNATURE)
+    except OSError as error:
+        raise PublishError(f"--models {output}: {error}. The set is as it was.") from None
+
+
+def _sign_release(release: Path, signature: bytes) -> None:
+    """Puts a signature beside a manifest, in one rename; a reader sees the former one or this one."""
+    path = release / SIGNATURE
+    if not path.is_file() or path.read_bytes() != signature:
+        with whole_file(path) as file:
+            file.write(signature)
+
+
+def _compare_signatures(output: Path, kept: Mapping[str, model_pb2.ModelEntry], signer: Signer | None) -> None:
+    """Warns where a signature says less than before, or would say more than somebody has checked."""
+    try:
+        folder = resolve(output)
+    except ContractError:
+        return
+    if signer is None:
+        if (folder / SIGNATURE).exists():
+            log.warning(
+                "the model set that was in %s is signed and the new one is not: readers with public keys refuse it. "
+                "Train with --sign-key, or sign it: dwcp sign --models %s --key KEY.pem", output, output,
+            )  # fmt: skip
+        return
+    try:
+        signer.public_keys.check(folder, (folder / MANIFEST).read_bytes())
+    except (ContractError, OSError):
+        if kept:
+            log.warning(
+                "%s, which stood in %s already, is signed along, and was not signed by this key before: be sure that "
+                "you know where it comes from", ", ".join(kept), output,
+            )  # fmt: skip
 
 
 def _others(
@@ -232,14 +353,13 @@ def _clear_leftovers(output: Path) -> None:
             link.unlink(missing_ok=True)
 
 
-def _is_whole(release: Path) -> bool:
-    """Whether a release can be opened, byproducts and all."""
+def _is_whole(release: Path, files: Iterable[str]) -> bool:
+    """Whether a release can be opened and has all these files."""
     try:
         ModelSet.open(release)
-        manifest = protojson.parse((release / MANIFEST).read_bytes(), model_pb2.Manifest(), MANIFEST)
     except ContractError:
         return False
-    return all((release / entry.path).is_file() for entry in manifest.files)
+    return all((release / name).is_file() for name in files)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -14,6 +14,7 @@ from dwcp_training.detectors.registry import DETECTORS
 from dwcp_training.pipeline import Trained, train
 from dwcp_training.profiles import Profile, load_profile
 from dwcp_training.publish import check_writable
+from dwcp_training.signing import read_signing_key
 
 SYNTHETIC: dict[str, Callable[..., Telemetry]] = {
     **dict.fromkeys(DETECTORS, forest_rows),
@@ -82,6 +83,7 @@ def run(
     flags: dict[str, Any],
     profile: str = "dwcp",
     verbose: bool = False,
+    sign_key: Path | None = None,
     **options: Any,
 ) -> int:
     """Trains one detector.
@@ -91,6 +93,7 @@ def run(
         source: where the data comes from.
         output: folder of the model set.
         flags: hyperparameters by name; None means the profile's default.
+        sign_key: PEM file of the private key that signs the set (A8); None leaves it unsigned.
         options: further arguments of the detector's fit.
 
     Returns:
@@ -102,9 +105,10 @@ def run(
         settings = checked_settings(getattr(chosen.detectors, detector), flags)
         source.check(chosen)
         check_writable(output)
+        signer = read_signing_key(sign_key)
         telemetry = _telemetry(detector, source, chosen, settings)
         print_data(telemetry)
-        train_shown(detector, telemetry, settings, output, **options)
+        train_shown(detector, telemetry, settings, output, signer=signer, **options)
 
     return guarded(command, f"{detector} was not trained.", verbose)
 

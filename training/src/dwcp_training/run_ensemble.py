@@ -9,6 +9,7 @@ from dwcp_training.data import Exclusion, Telemetry, forest_rows, read_table
 from dwcp_training.profiles import Profile, load_profile
 from dwcp_training.publish import check_writable
 from dwcp_training.run import checked_settings, train_shown
+from dwcp_training.signing import read_signing_key
 
 
 @dataclass
@@ -80,6 +81,7 @@ def run_ensemble(
     seed: int | None = None,
     profile: str = "dwcp",
     verbose: bool = False,
+    sign_key: Path | None = None,
 ) -> int:
     """Joins the detectors in `models` and publishes the ensemble there; arguments and status as of `run.run`.
 
@@ -94,13 +96,15 @@ def run_ensemble(
         if weights is not None and source.fit_on:
             raise UsageError("--fit-on finds weights, and --weights gives them: give one")
         check_writable(models, "--models")
+        signer = read_signing_key(sign_key)
         telemetry = source.normal(chosen, settings.seed)
         print_data(telemetry)
         labelled = source.labelled(chosen)
         if labelled is not None:
             print_data(labelled)
         train_shown(
-            "ensemble", telemetry, settings, models, models=models, labelled=labelled, given=weights is not None
-        )
+            "ensemble", telemetry, settings, models, models=models, labelled=labelled, given=weights is not None,
+            signer=signer,
+        )  # fmt: skip
 
     return guarded(command, "the ensemble was not trained.", verbose)

@@ -4,6 +4,7 @@ import numpy as np
 
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar.audit.checks import GraphAudit, Require, check_units
+from dwcp_sidecar.audit.int8 import of_precision
 
 ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
 """Activation of the hidden layers to its operator (DA1)."""
@@ -28,7 +29,7 @@ def check_parameters(metadata: model_pb2.ModelMetadata, require: Require) -> Non
 
 
 def audit(graph: GraphAudit) -> None:
-    """Checks threshold, shapes and the bound of DA2 of a `dense.v1` graph."""
+    """Checks threshold, shapes and the bound of DA2 of a `dense.v1` or `dense.int8.v1` graph."""
     metadata = graph.metadata
     graph.same("threshold", metadata.threshold)
     operator = ACTIVATIONS[metadata.dense.activation]
@@ -40,11 +41,12 @@ def audit(graph: GraphAudit) -> None:
     largest, width = LARGEST_INPUT, metadata.n_features
     for i, units in enumerate([*metadata.dense.units, metadata.n_features], start=1):
         kernel, bias = f"layer_{i}.kernel", f"layer_{i}.bias"
-        layer = graph.arrays({kernel: (width, units), bias: (units,)})
+        layer = of_precision(graph, {kernel: (width, units), bias: (units,)})
         with np.errstate(over="ignore", invalid="ignore"):
             largest = largest * np.abs(layer[kernel]).sum(axis=0).max() + np.abs(layer[bias]).max()
         width = units
     bounded = bool(largest <= LARGEST_RECONSTRUCTION)  # not so when it is NaN
     graph.require(bounded, f"its values can reach {largest:g}, above {LARGEST_RECONSTRUCTION:g}: scores overflow (DA2)")
     more = f"layer_{len(metadata.dense.units) + 2}.kernel"
-    graph.require(more not in graph.graph.initializers, "it has more layers than the metadata say")
+    there = any(name.startswith(more) for name in graph.graph.initializers)
+    graph.require(not there, "it has more layers than the metadata say")

@@ -9,6 +9,7 @@ from dwcp_sidecar.model_set import ModelSet, identify, resolve, verify
 from dwcp_sidecar.server import memory
 from dwcp_sidecar.server.live import Live
 from dwcp_sidecar.server.reload import Outcome
+from dwcp_sidecar.signatures import PublicKeys
 
 _SWITCH_SECONDS = 0.0005
 """Longest time that opening keeps Python to itself before a call gets its turn; 5 ms is usual. The price is some 3 % of
@@ -16,10 +17,16 @@ the speed of all threads, so it is paid while a set is opened alone."""
 
 
 class Candidate:
-    """The set that may take the place of the live one. For one thread at a time."""
+    """The set that may take the place of the live one. For one thread at a time.
 
-    def __init__(self, live: Live) -> None:
+    Args:
+        live: the set in use.
+        public_keys: one of these must have signed a set (A8); None asks for no signature.
+    """
+
+    def __init__(self, live: Live, public_keys: PublicKeys | None = None) -> None:
         self._live = live
+        self._public_keys = public_keys
         self._models: ModelSet | None = None
 
     def prepare(self, folder: Path) -> tuple[str, Path]:
@@ -37,9 +44,9 @@ class Candidate:
             folder = resolve(folder)
             id = identify(folder)
             if id == self._live.models.id:
-                verify(folder)
+                verify(folder, self._public_keys)
                 return id, folder
-            self._models = ModelSet.open(folder)
+            self._models = ModelSet.open(folder, public_keys=self._public_keys)
             return self._models.id, folder
 
     def commit(self) -> Outcome:

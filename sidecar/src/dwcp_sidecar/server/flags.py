@@ -1,16 +1,18 @@
 """The flags of `dwcp-sidecar serve`, and the settings that they mean."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dwcp_sidecar.server.settings import DEFAULT_LISTEN, Limits, Reflection, Settings, StartError, Tls
+from dwcp_sidecar.signatures import KeyFileError, PublicKeys
 
 
 def add(serve: argparse.ArgumentParser, models_help: str) -> None:
     """Adds the flags to a parser."""
     serve.add_argument("--models", type=Path, required=True, metavar="DIR", help=models_help)
+    add_public_key(serve)
 
     where = serve.add_argument_group("where")
     where.add_argument(
@@ -69,6 +71,32 @@ def add(serve: argparse.ArgumentParser, models_help: str) -> None:
     life.add_argument("--traces", action="store_true", help="send OpenTelemetry spans (needs dwcp-sidecar[otel])")
 
 
+def add_public_key(command: argparse.ArgumentParser) -> None:
+    """Adds the flag of rule A8 to a parser."""
+    command.add_argument(
+        "--public-key",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="PEM file of Ed25519 public keys; a set that none of them has signed is refused; may be given several "
+        "times (default: signatures are not looked at)",
+    )
+
+
+def public_keys(files: Sequence[Path] | None) -> PublicKeys | None:
+    """The keys that `--public-key` names; None where the flag is not given.
+
+    Raises:
+        StartError: a file cannot be used.
+    """
+    if not files:
+        return None
+    try:
+        return PublicKeys.read(*files)
+    except KeyFileError as error:
+        raise StartError(f"--public-key: {error}") from None
+
+
 def settings(flags: Mapping[str, Any]) -> Settings:
     """The settings that flags mean.
 
@@ -76,7 +104,7 @@ def settings(flags: Mapping[str, Any]) -> Settings:
         flags: values by name, as argparse gives them; a path may be a string.
 
     Raises:
-        StartError: a value out of range, or flags that do not go together.
+        StartError: a value out of range, flags that do not go together, or a file of public keys that is none.
     """
 
     def path(name: str) -> Path | None:
@@ -101,11 +129,12 @@ def settings(flags: Mapping[str, Any]) -> Settings:
         tls=_tls(path("tls_cert"), path("tls_key"), path("tls_client_ca")),
         reflection=Reflection(flags["reflection"]),
         traces=flags["traces"],
+        public_keys=public_keys(flags.get("public_key")),
     )
 
 
 def portable(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The same flags as JSON can carry them to another process."""
+    """The same flags as JSON can carry them to another process. Lists are left out: keys are handed on as keys."""
     plain = (str, int, float, bool, type(None))
     return {
         name: str(value) if isinstance(value, Path) else value

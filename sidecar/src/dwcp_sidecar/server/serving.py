@@ -40,7 +40,7 @@ class Serving:
         self.metrics = NoMetrics() if settings.metrics is None else Metrics(identity)
         self.live = Live(models)
         self.live.listen(self._describe)
-        self.candidate = Candidate(self.live)
+        self.candidate = Candidate(self.live, settings.public_keys)
         self.app = App(self.live, settings, self.metrics, reload)
 
     def _describe(self, models: ModelSet) -> None:

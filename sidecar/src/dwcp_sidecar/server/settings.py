@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dwcp_sidecar.limits import MAX_BATCH_BYTES
+from dwcp_sidecar.signatures import PublicKeys
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
 """Used when neither a TCP address nor a unix socket is given: loopback, never all interfaces."""
@@ -92,6 +93,7 @@ class Settings:
         tls: files for TLS on the TCP address; None for plain text.
         reflection: whether the services can be listed.
         traces: whether OpenTelemetry spans are sent.
+        public_keys: one of these must have signed a model set, at start and at each reload (A8); None asks for none.
         reuse_port: whether other processes may listen on the same port; set by a supervisor for its workers.
 
     Raises:
@@ -110,6 +112,7 @@ class Settings:
     tls: Tls | None = None
     reflection: Reflection = Reflection.AUTO
     traces: bool = False
+    public_keys: PublicKeys | None = None
     reuse_port: bool = False
 
     def __post_init__(self) -> None:

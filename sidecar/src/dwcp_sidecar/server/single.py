@@ -24,7 +24,7 @@ def serve(settings: Settings) -> NoReturn:
     memory.limit_arenas()
     seen = signature(settings.models)
     with ThreadPoolExecutor(1) as pool:
-        opening = pool.submit(ModelSet.open, settings.models)
+        opening = pool.submit(ModelSet.open, settings.models, public_keys=settings.public_keys)
         # While ONNX Runtime computes golden vectors Python is free to import gRPC.
         from dwcp_sidecar.server.serving import Serving, leave
     models = opening.result()

@@ -31,6 +31,8 @@ STATUS: dict[str, grpc.StatusCode] = {
     "DIGEST_MISMATCH": grpc.StatusCode.FAILED_PRECONDITION,
     "GRAPH_INVALID": grpc.StatusCode.FAILED_PRECONDITION,
     "GOLDEN_MISMATCH": grpc.StatusCode.FAILED_PRECONDITION,
+    "SIGNATURE_MISSING": grpc.StatusCode.FAILED_PRECONDITION,
+    "SIGNATURE_INVALID": grpc.StatusCode.FAILED_PRECONDITION,
     "INTERNAL": grpc.StatusCode.INTERNAL,
 }
 """Code to status (E4)."""

@@ -151,13 +151,15 @@ class Supervisor:
         folders = [str(self._settings.models)]
         if self._live is not None and self._live["path"] not in folders:
             folders.insert(0, self._live["path"])  # what the others use (R4)
-        unix = self._settings.unix
+        unix, keys = self._settings.unix, self._settings.public_keys
         return {
             "flags": self._flags,
             "identity": _identity(index),
             "listen": self._settings.listen,
             "unix": None if unix is None else str(unix if index == 0 else unix.with_name(f"{unix.name}.{index}")),
             "folders": folders,
+            # As they were read at the start, not the files: all workers, also later ones, accept the same sets.
+            "public_keys": None if keys is None else [key.hex() for key in keys.raw],
         }
 
     def _hear(self, place: Place, name: str, fields: dict[str, Any]) -> "Future[dict[str, Any]] | None":

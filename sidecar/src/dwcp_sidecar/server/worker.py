@@ -27,6 +27,7 @@ from dwcp_sidecar.server.control import Channel
 from dwcp_sidecar.server.metrics import FOLDER
 from dwcp_sidecar.server.settings import Settings, StartError
 from dwcp_sidecar.server.signals import WOKEN, Signals
+from dwcp_sidecar.signatures import PublicKeys
 
 
 class Worker:
@@ -55,6 +56,7 @@ class Worker:
             listen=told["listen"],
             unix=None if told["unix"] is None else Path(told["unix"]),
             reuse_port=True,
+            public_keys=None if told["public_keys"] is None else PublicKeys(map(bytes.fromhex, told["public_keys"])),
         )
         try:
             self._serve(settings, told["identity"], [Path(folder) for folder in told["folders"]])
@@ -64,7 +66,7 @@ class Worker:
 
     def _serve(self, settings: Settings, identity: str, folders: list[Path]) -> NoReturn:
         with ThreadPoolExecutor(1) as pool:
-            opening = pool.submit(_open_first, folders)
+            opening = pool.submit(_open_first, folders, settings.public_keys)
             from dwcp_sidecar.server.serving import Serving, leave  # meanwhile, as `single` does
         serving = self._serving = Serving(settings, opening.result(), self._reload, identity=identity)
         del opening  # the live set is the one to hold the models, and to let go of them
@@ -116,12 +118,12 @@ class Worker:
         return answer["id"], answer["changed"]
 
 
-def _open_first(folders: list[Path]) -> ModelSet:
+def _open_first(folders: list[Path], public_keys: PublicKeys | None) -> ModelSet:
     """Opens the first folder that holds a sound set (R4); the error is that of the last."""
     for folder in folders[:-1]:
         with contextlib.suppress(ContractError):
-            return ModelSet.open(folder)
-    return ModelSet.open(folders[-1])
+            return ModelSet.open(folder, public_keys=public_keys)
+    return ModelSet.open(folders[-1], public_keys=public_keys)
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 
 from dwcp.anomaly.v1 import model_pb2
+from dwcp_sidecar.audit import LSTM_LAYERS
 from dwcp_training.calibrate import midpoint_threshold
 from dwcp_training.data.telemetry import Telemetry
 from dwcp_training.data.windows import time_split, windows
@@ -23,7 +24,7 @@ from dwcp_training.detectors.base import (
     silent,
 )
 from dwcp_training.detectors.keras_network import epochs_said, shown_epochs
-from dwcp_training.detectors.lstm_cells import hidden_states, widened
+from dwcp_training.detectors.lstm_cells import hidden_states, rounding_error, widened
 from dwcp_training.export import lstm, lstm_float32
 from dwcp_training.export.crosscheck_lstm import cross_check_lstm
 from dwcp_training.export.lstm import LstmWeights
@@ -50,6 +51,18 @@ class LstmReference:
         code = hidden_states(encoder_2, hidden)[-1]
         hidden = hidden_states(decoder_2, hidden_states(decoder_1, [code] * steps))
         return np.stack([h @ self._kernel + self._bias for h in hidden], axis=1)
+
+    def rounding_error(self, items: Floats) -> float:
+        """Bound of what the order of sums can change inside the network, of raw items (see `lstm_cells`)."""
+        scaled = clamp_scaled(items, self._mean, self._scale)
+        inputs = [scaled[:, t] for t in range(scaled.shape[1])]
+        worst = 0.0
+        for name, layer in zip(LSTM_LAYERS, self._layers, strict=True):
+            if name == "decoder_1":
+                inputs = inputs[-1:] * len(inputs)
+            worst = max(worst, rounding_error(layer, inputs))
+            inputs = hidden_states(layer, inputs)
+        return worst
 
     def evaluate(self, items: Floats) -> Evaluation:
         parts = [self._evaluate(items[i : i + 1024]) for i in range(0, len(items), 1024)]

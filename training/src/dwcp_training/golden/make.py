@@ -25,7 +25,7 @@ def make_golden(model: Scorer, reference: Reference, drafts: Iterable[Draft]) ->
 
     Args:
         model: the serving code.
-        reference: float64 implementation that must agree, in every bit in the EXACT class.
+        reference: float64 implementation that must agree, in every bit in the EXACT class and in int8 (Q2).
 
     Raises:
         GoldenError: when the two disagree, or two drafts have one id.
@@ -65,7 +65,7 @@ def _answer(case: golden_pb2.GoldenCase, draft: Draft, model: Scorer, reference:
         if not np.isfinite(samples).all():  # the largest numbers can only be nudged towards zero
             continue
         wanted = reference.evaluate(samples[np.newaxis, -model.timesteps :])
-        if not model.exact or _keeps_margin(wanted):
+        if not model.bitwise or _keeps_margin(wanted):
             break
     else:
         return None
@@ -78,7 +78,7 @@ def _answer(case: golden_pb2.GoldenCase, draft: Draft, model: Scorer, reference:
     answer.expected.extend(wanted.expected[0].astype(np.float32).tolist())
     if wanted.depth_sums is not None:
         answer.depth_sum = float(wanted.depth_sums[0])
-    if model.exact and not _agree(wanted, got):
+    if model.bitwise and not _agree(wanted, got):
         raise GoldenError(f"{draft.id}: the reference says {answer}, the graph says {got}")
     return samples.tolist()
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Optional
 import typer
 
 from dwcp_training.cli_options import (
+    Budget,
     Contamination,
     Epochs,
     Exclude,
@@ -220,6 +221,7 @@ def ensemble(
         typer.Option(help="Column of --fit-on whose labelled rows are anomalies (default: the profile's)."),
     ] = None,
     normal_label: NormalLabel = None,
+    alarm_budget: Budget = None,
     seed: Seed = None,
     on_bad_rows: OnBadRows = "fail",
     exclude: Exclude = None,
@@ -232,7 +234,7 @@ def ensemble(
     source = EnsembleSource(
         synthetic, data or (), fit_on or (), labels or (), label_column, normal_label or (), exclude or (), on_bad_rows
     )
-    raise typer.Exit(run_ensemble(models, source, weights, seed, profile, verbose))
+    raise typer.Exit(run_ensemble(models, source, weights, seed, profile, verbose, alarm_budget))
 
 
 @app.command(epilog="Example: dwcp evaluate --models models --data test.csv --labels labels.csv --grace 7")

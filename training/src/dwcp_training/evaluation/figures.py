@@ -134,7 +134,7 @@ def _sampled(rows: Rows, count: int, seed: int) -> tuple[dict[str, Floats], dict
     lengths = [event.until - event.first for event in rows.events]
     total = int(counts.sum())
     block = block_length(total, rows.timesteps, lengths)
-    whole = _Part(rows, counts, faulty, vus=True)
+    whole = _Part(rows, counts, faulty, whole=True)
     names = sorted({event.kind for event in rows.events})
     parts = {name: _of_kind(rows, counts, faulty, name) for name in names}
     alone = len(names) == 1
@@ -149,22 +149,24 @@ def _sampled(rows: Rows, count: int, seed: int) -> tuple[dict[str, Floats], dict
 
 
 class _Part:
-    """Rows that count, ready to be weighed.
+    """Rows that count, ready to be weighed: all of them (`whole`), or the normal ones and those of a kind.
 
     Attributes:
         among: bool, which of the rows that count in all are in this part.
     """
 
-    def __init__(self, rows: Rows, counts: Bools, faulty: Bools, *, vus: bool, among: Bools | None = None) -> None:
+    def __init__(self, rows: Rows, counts: Bools, faulty: Bools, *, whole: bool, among: Bools | None = None) -> None:
         self.faulty, self._alarmed = faulty[counts], rows.alarmed[counts]
         self.among = among if among is not None else np.ones(int(counts.sum()), bool)
         self._per_day = 86_400 / rows.cadence_seconds if rows.cadence_seconds else float("nan")
-        self._ranking = Ranking(rows.scores[counts], self.faulty) if self.faulty.any() else None
-        self._vus = vus
-        if vus and self._ranking is not None:
+        self._whole = whole
+        self._ranking = None
+        if self.faulty.any():
             lengths = [event.stop - event.first for event in rows.events if event.stop > event.first]
-            surfaces = [buffered(faulty, length) for length in buffer_lengths(int(np.median(lengths)))]
-            self._ranking.add_buffers([(labels[counts], numbers[counts]) for labels, numbers in surfaces])
+            longest = buffer_lengths(int(np.median(lengths))) if whole else []
+            surfaces = [buffered(faulty, length) for length in longest]
+            buffers = [(labels[counts], numbers[counts]) for labels, numbers in surfaces]
+            self._ranking = Ranking(rows.scores[counts], self.faulty, buffers)
 
     def figures(self, weights: Floats) -> dict[str, float]:
         """The figures when rows weigh that much."""
@@ -185,10 +187,10 @@ class _Part:
         }
         if self._ranking is not None:
             known["prevalence"] = wrong / float(weights.sum())
-            known["average_precision"] = self._ranking.average_precision(weights)
-            if self._vus:
-                known["roc_auc"] = self._ranking.roc_auc(weights)
-                known["vus_pr"] = self._ranking.vus_pr(weights)
+            weighed = self._ranking.weighed(weights)
+            known["average_precision"] = weighed.average_precision()
+            if self._whole:
+                known["roc_auc"], known["vus_pr"] = weighed.roc_auc(), weighed.vus_pr()
         return known
 
 
@@ -196,7 +198,7 @@ def _of_kind(rows: Rows, counts: Bools, faulty: Bools, kind: str) -> _Part:
     """The normal rows and those of the faults of one kind."""
     own = masks([event for event in rows.events if event.kind == kind], len(faulty))[0]
     kept = counts & (own | ~faulty)
-    return _Part(rows, kept, own, vus=False, among=kept[counts])
+    return _Part(rows, kept, own, whole=False, among=kept[counts])
 
 
 def _kind(rows: Rows, kind: str, samples: Sequence[Mapping[str, float]], seed: int) -> KindFigures:

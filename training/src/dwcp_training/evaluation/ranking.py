@@ -27,46 +27,61 @@ class Ranking:
     Args:
         scores: float64 ``[n]``, higher is worse.
         faulty: bool ``[n]``.
+        buffers: the labels that VUS-PR is averaged over, as `buffered` gives them for these rows; none for no VUS-PR.
     """
 
-    def __init__(self, scores: Floats, faulty: NDArray[np.bool_]) -> None:
+    def __init__(
+        self,
+        scores: Floats,
+        faulty: NDArray[np.bool_],
+        buffers: Sequence[tuple[Floats, NDArray[np.intp]]] = (),
+    ) -> None:
         self._order = np.argsort(-scores, kind="stable")
         ranked = scores[self._order]
         # Rows with equal scores are above or below any threshold together.
         self._ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
         self._faulty = faulty[self._order]
-        self._surfaces: list[_Surface] = []
+        self._surfaces = [
+            _Surface.of(labels[self._order], numbers[self._order], self._ends) for labels, numbers in buffers
+        ]
 
-    def average_precision(self, weights: Floats) -> float:
-        """Sum over the thresholds of precision times the gain in recall; NaN without a faulty row."""
-        found, called = self._counts(weights)
-        if not found[-1] > 0:
-            return float("nan")
-        precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
-        return float(np.sum(np.diff(found, prepend=0.0) * precision) / found[-1])
-
-    def roc_auc(self, weights: Floats) -> float:
-        """Area under the ROC curve; NaN without rows of both classes."""
-        found, called = self._counts(weights)
-        false = called - found
-        if not (found[-1] > 0 and false[-1] > 0):
-            return float("nan")
-        heights = found + np.concatenate([[0.0], found[:-1]])
-        return float(np.sum(np.diff(false, prepend=0.0) * heights) / 2 / found[-1] / false[-1])
-
-    def _counts(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Weight of the faulty rows, and of all, at or above each distinct score."""
+    def weighed(self, weights: Floats) -> Weighed:
+        """The figures when rows weigh that much, float64 ``[n]``."""
         ordered = weights[self._order]
-        return np.cumsum(ordered * self._faulty)[self._ends], np.cumsum(ordered)[self._ends]
+        found, called = np.cumsum(ordered * self._faulty)[self._ends], np.cumsum(ordered)[self._ends]
+        return Weighed(ordered, found, called, self._surfaces)
 
-    def add_buffers(self, buffers: Sequence[tuple[Floats, NDArray[np.intp]]]) -> None:
-        """Takes the labels that VUS-PR is averaged over, as `buffered` gives them for these rows."""
-        for labels, segments in buffers:
-            ranked, numbers = labels[self._order], segments[self._order]
-            inside = np.flatnonzero(numbers >= 0)
-            self._surfaces.append(_Surface(ranked, inside, numbers[inside]))
 
-    def vus_pr(self, weights: Floats) -> float:
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A ranking whose rows have weights.
+
+    Attributes:
+        ordered: the weights in the order of the scores.
+        found, called: weight of the faulty rows, and of all, at or above each distinct score.
+        surfaces: labels with buffers.
+    """
+
+    ordered: Floats
+    found: Floats
+    called: Floats
+    surfaces: Sequence[_Surface]
+
+    def average_precision(self) -> float:
+        """Sum over the thresholds of precision times the gain in recall; NaN without a faulty row."""
+        if not self.found[-1] > 0:
+            return float("nan")
+        return float(_gains(self.found) @ _ratio(self.found, self.called) / self.found[-1])
+
+    def roc_auc(self) -> float:
+        """Area under the ROC curve; NaN without rows of both classes."""
+        false = self.called - self.found
+        if not (self.found[-1] > 0 and false[-1] > 0):
+            return float("nan")
+        heights = self.found - _gains(self.found) / 2
+        return float(_gains(false) @ heights / self.found[-1] / false[-1])
+
+    def vus_pr(self) -> float:
         """Volume under the surface of precision and recall (Paparrizos, Boniol, Palpanas, Tsay, Elmore, Franklin: Volume
         Under the Surface, PVLDB 15 (11), 2022): the mean over buffer lengths of the range-based area under the curve.
 
@@ -74,32 +89,66 @@ class Ranking:
         found at all. The area is summed in steps, as for the average precision, over all thresholds. NaN without a
         faulty row.
         """
-        ordered = weights[self._order]
-        called = np.cumsum(ordered)[self._ends]
-        faulty = float(np.sum(ordered * self._faulty))
-        if not faulty > 0 or not self._surfaces:
+        if not self.found[-1] > 0 or not self.surfaces:
             return float("nan")
-        return float(np.mean([self._area(surface, ordered, called, faulty) for surface in self._surfaces]))
+        return float(np.mean([self._area(surface) for surface in self.surfaces]))
 
-    def _area(self, surface: _Surface, ordered: Floats, called: Floats, faulty: float) -> float:
-        found = np.cumsum(ordered * surface.labels)[self._ends]
-        wanted = (faulty + found[-1]) / 2
-        drawn = ordered[surface.inside] > 0
-        inside, numbers = surface.inside[drawn], surface.numbers[drawn]
-        first = inside[np.unique(numbers, return_index=True)[1]]  # the highest score of each fault
-        existence = np.searchsorted(np.sort(first), self._ends, side="right") / len(first)
-        recall = np.minimum(found / wanted, 1.0) * existence
-        precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
-        return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+    def _area(self, surface: _Surface) -> float:
+        """The area for one buffer length. It grows only at scores of rows that have a part in a fault."""
+        weights = self.ordered[surface.rows]
+        found = np.cumsum(weights * surface.labels)[surface.lasts]
+        wanted = (self.found[-1] + found[-1]) / 2
+        recall = np.minimum(found / wanted, 1.0) * surface.existence(weights > 0)
+        return float(_gains(recall) @ _ratio(found, self.called[surface.groups]))
+
+
+def _gains(values: Floats) -> Floats:
+    """Each value less the one before it."""
+    gains = values.copy()
+    gains[1:] -= values[:-1]
+    return gains
+
+
+def _ratio(found: Floats, called: Floats) -> Floats:
+    return np.divide(found, called, out=np.zeros_like(found), where=called > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Surface:
-    """Labels of one buffer length in the order of the scores; the rows with one above 0, and the fault of each."""
+    """Labels of one buffer length.
 
+    Attributes:
+        rows: in the order of the scores, those with a label above 0, and `labels`, theirs.
+        groups: the distinct scores among them, by number, and `lasts`: the last of `rows` that has each.
+        own: the number of the score of each of `rows`, counted within `groups`.
+        by_fault: `rows` fault by fault, and `firsts`: where each fault begins there.
+    """
+
+    rows: NDArray[np.intp]
     labels: Floats
-    inside: NDArray[np.intp]
-    numbers: NDArray[np.intp]
+    groups: NDArray[np.intp]
+    lasts: NDArray[np.intp]
+    own: NDArray[np.intp]
+    by_fault: NDArray[np.intp]
+    firsts: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, labels: Floats, numbers: NDArray[np.intp], ends: NDArray[np.intp]) -> _Surface:
+        rows = np.flatnonzero(numbers >= 0)
+        group = np.searchsorted(ends, rows)
+        lasts = np.flatnonzero(np.append(group[1:] != group[:-1], True)) if len(rows) else rows
+        groups = group[lasts]
+        by_fault = np.argsort(numbers[rows], kind="stable")
+        sorted_numbers = numbers[rows][by_fault]
+        firsts = np.flatnonzero(np.concatenate([[True], sorted_numbers[1:] != sorted_numbers[:-1]])[: len(rows)])
+        return cls(rows, labels[rows], groups, lasts, np.searchsorted(groups, group), by_fault, firsts)
+
+    def existence(self, drawn: NDArray[np.bool_]) -> Floats:
+        """Share of the faults with a drawn row at or above each of the `groups`."""
+        nowhere = len(self.groups)
+        best = np.minimum.reduceat(np.where(drawn, self.own, nowhere)[self.by_fault], self.firsts)
+        best = best[best < nowhere]
+        return np.cumsum(np.bincount(best, minlength=nowhere)) / len(best)
 
 
 def buffer_lengths(longest: int) -> list[int]:

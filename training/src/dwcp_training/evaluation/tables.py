@@ -75,19 +75,17 @@ def _print_beside(name: str, scorers: dict[str, Figures]) -> None:
 
 
 def _print_kinds(name: str, scorers: dict[str, Figures]) -> None:
-    table = Table(
-        "fault", "found", "recall", "rows alarmed", "delay", *(f"recall, {other}" for other in list(scorers)[1:]),
-        title=f"{name}: recall per fault kind", title_justify="left",
-    )  # fmt: skip
     own, *others = scorers.values()
+    table = Table(title=f"{name}: recall per fault kind, with 95 % intervals", title_justify="left")
+    for heading in ("fault", "found", "rows alarmed", "delay", *list(scorers)[1:]):
+        table.add_column(heading, no_wrap=heading == "fault")
     for kind, figures in own.kinds.items():
         table.add_row(
             kind,
-            f"{figures.found} of {figures.events}",
-            _interval(figures.recall, whole_percent),
+            f"{figures.found} of {figures.events}\n({_ends(figures.recall, whole_percent)})",
             _interval(figures.row_recall, whole_percent),
             seconds(figures.delay_seconds.value),
-            *(_interval(other.kinds[kind].recall, whole_percent) for other in others),
+            *(f"{other.kinds[kind].found} of {other.kinds[kind].events}" for other in others),
         )
     out.print(table)
 
@@ -123,8 +121,14 @@ def _interval(estimate: Estimate, form) -> str:  # type: ignore[no-untyped-def] 
         return "-"
     if estimate.low is None or estimate.high is None:
         return str(form(estimate.value))
-    low, high = (form(end).removesuffix(" %") for end in (estimate.low, estimate.high))
-    return f"{form(estimate.value)} ({low}-{high})"
+    return f"{form(estimate.value)} ({_ends(estimate, form)})"
+
+
+def _ends(estimate: Estimate, form) -> str:  # type: ignore[no-untyped-def]
+    """The interval alone."""
+    if estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{form(estimate.low).removesuffix(' %')}-{form(estimate.high)}"
 
 
 def percent(share: float | None, decimals: int = 2) -> str:

@@ -31,6 +31,15 @@ profile_app = typer.Typer(no_args_is_help=True, help="Profiles: which metrics, h
 app.add_typer(profile_app, name="profile")
 
 
+Detectors = Annotated[
+    Optional[list[str]],
+    typer.Option("--detector", help="Detector of the set; may be given several times (default all)."),
+]
+Cadence = Annotated[
+    Optional[float], typer.Option(help="Seconds between samples (default: as the data, or else the model, says).")
+]
+
+
 @train_app.command(
     "isolation-forest",
     epilog="Example: dwcp train isolation-forest --data normal.csv --output models --contamination 0.005\n\n"
@@ -237,7 +246,10 @@ def ensemble(
     raise typer.Exit(run_ensemble(models, source, weights, seed, profile, verbose, alarm_budget))
 
 
-@app.command(epilog="Example: dwcp evaluate --models models --data test.csv --labels labels.csv --grace 7")
+@app.command(
+    epilog="Example: dwcp evaluate --models models --data test.csv --labels labels.csv --grace 7\n\n"
+    "Faults put into normal data: dwcp evaluate --models models --data normal.csv --inject --html report.html"
+)
 def evaluate(
     models: Annotated[Path, typer.Option(help="Folder of the model set.")],
     data: Annotated[list[Path], typer.Option(help="File or folder, as in training; may be given several times.")],
@@ -245,21 +257,46 @@ def evaluate(
         Optional[list[Path]], typer.Option(help="CSV with start,end[,kind]: the faults in the data.")
     ] = None,
     grace: Annotated[float, typer.Option(help="Seconds after a fault that are neither normal nor faulty.")] = 0.0,
-    inject: Annotated[
-        bool, typer.Option("--inject", help="Put anomalies into the normal data, each kind into each metric.")
+    label_column: Annotated[
+        Optional[str], typer.Option(help="Column of the data that says which rows are faulty.")
+    ] = None,
+    normal_label: NormalLabel = None,
+    inject: Annotated[bool, typer.Option("--inject", help="Put anomalies of every kind into the normal data.")] = False,
+    strength: Annotated[
+        Optional[list[float]],
+        typer.Option(help="Size of these in standard deviations; several take turns (default 3, 5, 8)."),
+    ] = None,
+    together: Annotated[
+        Optional[list[int]], typer.Option(help="Metrics that change at once; several take turns (default 1, 3).")
+    ] = None,
+    deletion: Annotated[
+        bool, typer.Option("--deletion", help="Test explanations: does replacing the top metric lower the score most?")
     ] = False,
+    detector: Detectors = None,
+    normal: Annotated[
+        Optional[list[Path]],
+        typer.Option(help="Normal data whose held-out end sets the baselines' thresholds (default: --data itself)."),
+    ] = None,
     json: Annotated[Optional[Path], typer.Option(help="Write all figures to this file too.")] = None,
+    html: Annotated[Optional[Path], typer.Option(help="Write a report with plots to this file: one page.")] = None,
+    resamples: Annotated[int, typer.Option(help="Resamples for each confidence interval; more is slower.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of injected faults and resamples.")] = 42,
     on_bad_rows: OnBadRows = "fail",
     profile: ProfileName = "dwcp",
 ) -> None:
-    """Measures a model set: false alarms on normal data, recall and delay on labelled or injected faults."""
-    from dwcp_training.evaluate import run_evaluate
+    """Measures a model set on faults, recorded or injected, beside trivial baselines, with confidence intervals."""
+    from dwcp_training.evaluate import Wanted, run_evaluate
 
+    wanted = Wanted(
+        deletion, strength or (), together or (), detector or (), normal or (), label_column, normal_label or (), html,
+        resamples, seed,
+    )  # fmt: skip
     raise typer.Exit(
         run_evaluate(
-            models, data, labels or (), grace, injected=inject, json_file=json, on_bad_rows=on_bad_rows, profile=profile
+            models, data, labels or (), grace, injected=inject, json_file=json, on_bad_rows=on_bad_rows,
+            profile=profile, wanted=wanted,
         )
-    )
+    )  # fmt: skip
 
 
 @profile_app.command("list", epilog="Example: dwcp profile list")
@@ -278,15 +315,6 @@ def profile_show(name: Annotated[str, typer.Argument(help="Name or YAML file.", 
     from dwcp_training.run import show_profile
 
     raise typer.Exit(show_profile(name))
-
-
-Detectors = Annotated[
-    Optional[list[str]],
-    typer.Option("--detector", help="Detector of the set; may be given several times (default all)."),
-]
-Cadence = Annotated[
-    Optional[float], typer.Option(help="Seconds between samples (default: as the data, or else the model, says).")
-]
 
 
 @app.command(

@@ -173,7 +173,9 @@ def _of_other_times(
     if len(apart):
         starts = apart
     taken = starts[generator.integers(len(starts), size=len(chosen))]
-    return np.column_stack([telemetry.values[start : start + len(rows), j] for start, j in zip(taken, chosen, strict=True)])
+    return np.column_stack(
+        [telemetry.values[start : start + len(rows), j] for start, j in zip(taken, chosen, strict=True)]
+    )
 
 
 def places(telemetry: Telemetry, events: int, length: int, generator: np.random.Generator) -> list[int]:

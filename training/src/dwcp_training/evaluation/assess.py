@@ -129,9 +129,7 @@ def assess(model: Scorer, question: Question, advance: Callable[[], None] = lamb
             scores = scaling.scores(name, values)
             normal = own.scored & ~masks(put, len(values))[1]
             alarmed = rule.alarms(name, scaling, scores, normal) & own.scored
-        return Rows(
-            own.scored, scores, alarmed, put, telemetry.timestamps, telemetry.cadence_seconds, model.timesteps
-        )
+        return Rows(own.scored, scores, alarmed, put, telemetry.timestamps, telemetry.cadence_seconds, model.timesteps)
 
     copies: dict[str, Copy] = {}
     if question.inject:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dwcp_sidecar.model_set import ModelSet
+from dwcp_sidecar.scorer import Scorer
 from dwcp_training.console import RefusedError, UsageError, guarded, out, print_data, print_warning, progress_bar
 from dwcp_training.data import Exclusion, Telemetry, read_table
 from dwcp_training.evaluation.assess import Assessed, Question, assess
@@ -81,7 +82,7 @@ def run_evaluate(
         if not more.detectors:
             for name in opened.metadata.keys() - found.keys():
                 print_warning(f"{name} was left out: {opened.why_not(name)}")
-        _write(opened.id, question, found, json_file, more.html)
+        _write(opened.id, chosen, question, found, json_file, more.html)
 
     return guarded(command, "Nothing was evaluated.")
 
@@ -134,7 +135,12 @@ def _read(data: Sequence[Path], profile: Profile, on_bad_rows: str, more: Wanted
 
 
 def _write(
-    model_set: str, question: Question, found: dict[str, Assessed], json_file: Path | None, html: Path | None
+    model_set: str,
+    models: Mapping[str, Scorer],
+    question: Question,
+    found: dict[str, Assessed],
+    json_file: Path | None,
+    html: Path | None,
 ) -> None:
     try:
         if json_file is not None:
@@ -142,7 +148,9 @@ def _write(
         if html is not None:
             from dwcp_training.evaluation.report import write_report
 
-            write_report(html, model_set, question, found)
+            write_report(html, model_set, models, question, found)
             out.print(f"report: {html}")
     except OSError as error:
-        raise PublishError(f"{error.filename}: cannot be written ({error.strerror}). Name a file in a folder of yours.") from None
+        raise PublishError(
+            f"{error.filename}: cannot be written ({error.strerror}). Name a file in a folder of yours."
+        ) from None

@@ -105,7 +105,9 @@ def _outcome(model: Scorer, telemetry: Telemetry, values: NDArray[np.float64], e
     )
     drops = drops_of(model, window, expected)
     top = int(np.argmax(explained.contributions[worst]))
-    changed = np.flatnonzero((values[event.first : event.stop] != telemetry.values[event.first : event.stop]).any(axis=0))
+    changed = np.flatnonzero(
+        (values[event.first : event.stop] != telemetry.values[event.first : event.stop]).any(axis=0)
+    )
     others = np.delete(drops, top)
     passed = bool(drops[top] > 0 and (len(others) == 0 or drops[top] > others.max()))
     return _Outcome(bool(explained.alarmed[worst]), passed, top in changed.tolist())

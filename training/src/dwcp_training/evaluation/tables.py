@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+
 from rich.table import Table
 
 from dwcp_training.console import out, print_warning
@@ -9,6 +11,8 @@ from dwcp_training.evaluation.assess import Assessed
 from dwcp_training.evaluation.bootstrap import Estimate
 from dwcp_training.evaluation.counts import STRENGTH, Evaluated
 from dwcp_training.evaluation.figures import Figures
+
+Form = Callable[[float], str]
 
 BASELINE_NAMES = {"mean_z_squared": "mean z squared", "max_abs_z": "max |z|"}
 
@@ -31,7 +35,7 @@ def print_assessed(name: str, found: Assessed) -> None:
     for entry in broken[:1]:
         print_warning(
             f"{name}: p-values up to {entry.level:g} should be those of at most {percent(entry.level)} of normal rows and "
-            f"are those of {_interval(entry.share, percent)}: this data is not as the held-out data of training was"
+            f"are those of {interval(entry.share, percent)}: this data is not as the held-out data of training was"
         )
 
 
@@ -50,14 +54,17 @@ def _print_counts(name: str, figures: Evaluated) -> None:
     out.print(table)
 
 
-def _print_beside(name: str, scorers: dict[str, Figures]) -> None:
-    """The detector and its baselines, a column each: each figure with its interval."""
-    table = Table(
-        "",
-        *scorers,
-        title=f"{name} beside trivial baselines under the same threshold rule; in brackets 95 % intervals",
-        title_justify="left",
-    )
+def _print_beside(name: str, scorers: Mapping[str, Figures]) -> None:
+    """The detector and its baselines, a column each."""
+    title = f"{name} beside trivial baselines under the same threshold rule; in brackets 95 % intervals"
+    table = Table("", *scorers, title=title, title_justify="left")
+    for row in beside(scorers):
+        table.add_row(*map(_in_two_lines, row))
+    out.print(table)
+
+
+def beside(scorers: Mapping[str, Figures]) -> Iterator[tuple[str, ...]]:
+    """A row for each figure that any scorer has: its name, then what each scorer has."""
     rows = {
         "false alarms a day": ("false_alarms_per_day", number),
         "false positive rate": ("false_positive_rate", percent),
@@ -70,24 +77,29 @@ def _print_beside(name: str, scorers: dict[str, Figures]) -> None:
     for label, (field, form) in rows.items():
         estimates = [getattr(figures, field) for figures in scorers.values()]
         if any(estimate.value is not None for estimate in estimates):
-            table.add_row(label, *(_interval(estimate, form) for estimate in estimates))
-    out.print(table)
+            yield (label, *(interval(estimate, form) for estimate in estimates))
 
 
-def _print_kinds(name: str, scorers: dict[str, Figures]) -> None:
-    own, *others = scorers.values()
+def _print_kinds(name: str, scorers: Mapping[str, Figures]) -> None:
     table = Table(title=f"{name}: recall per fault kind, with 95 % intervals", title_justify="left")
     for heading in ("fault", "found", "rows alarmed", "delay", *list(scorers)[1:]):
         table.add_column(heading, no_wrap=heading == "fault")
+    for row in counted_kinds(scorers):
+        table.add_row(*map(_in_two_lines, row))
+    out.print(table)
+
+
+def counted_kinds(scorers: Mapping[str, Figures]) -> Iterator[tuple[str, ...]]:
+    """A row for each kind of fault: what the first scorer found of it, and how many each other one did."""
+    own, *others = scorers.values()
     for kind, figures in own.kinds.items():
-        table.add_row(
+        yield (
             kind,
-            f"{figures.found} of {figures.events}\n({_ends(figures.recall, whole_percent)})",
-            _interval(figures.row_recall, whole_percent),
+            f"{figures.found} of {figures.events} ({_ends(figures.recall, whole_percent)})",
+            interval(figures.row_recall, whole_percent),
             seconds(figures.delay_seconds.value),
             *(f"{other.kinds[kind].found} of {other.kinds[kind].events}" for other in others),
         )
-    out.print(table)
 
 
 def _print_injected(name: str, figures: Evaluated) -> None:
@@ -104,19 +116,31 @@ def _print_deletion(name: str, found: Assessed) -> None:
         "fault", "passed", "share", "top metric right", "passed, also without alarm",
         title=f"{name}: faults in which replacing the top contributor lowers the score most", title_justify="left",
     )  # fmt: skip
-    for kind, outcome in found.deletion.items():
-        table.add_row(
-            kind,
-            f"{outcome.passed} of {outcome.faults}",
-            _interval(outcome.share, whole_percent),
-            f"{outcome.named} of {outcome.faults}",
-            f"{outcome.all_passed} of {outcome.all_faults}",
-            end_section=kind != "all" and list(found.deletion)[-2] == kind,
-        )
+    rows = list(deletions(found))
+    for number_of, row in enumerate(rows, 2):
+        table.add_row(*map(_in_two_lines, row), end_section=number_of == len(rows))
     out.print(table)
 
 
-def _interval(estimate: Estimate, form) -> str:  # type: ignore[no-untyped-def]  # a formatter of numbers
+def deletions(found: Assessed) -> Iterator[tuple[str, ...]]:
+    """A row for each kind of fault, the last for all."""
+    for kind, outcome in found.deletion.items():
+        yield (
+            kind,
+            f"{outcome.passed} of {outcome.faults}",
+            interval(outcome.share, whole_percent),
+            f"{outcome.named} of {outcome.faults}",
+            f"{outcome.all_passed} of {outcome.all_faults}",
+        )
+
+
+def _in_two_lines(cell: str) -> str:
+    """The interval below the figure: columns are narrow in a terminal."""
+    return cell.replace(" (", "\n(")
+
+
+def interval(estimate: Estimate, form: Form) -> str:
+    """A figure with its interval."""
     if estimate.value is None:
         return "-"
     if estimate.low is None or estimate.high is None:
@@ -124,11 +148,11 @@ def _interval(estimate: Estimate, form) -> str:  # type: ignore[no-untyped-def] 
     return f"{form(estimate.value)} ({_ends(estimate, form)})"
 
 
-def _ends(estimate: Estimate, form) -> str:  # type: ignore[no-untyped-def]
+def _ends(estimate: Estimate, form: Form) -> str:
     """The interval alone."""
     if estimate.low is None or estimate.high is None:
         return "-"
-    return f"{form(estimate.low).removesuffix(' %')}-{form(estimate.high)}"
+    return "-".join(form(end).removesuffix(" %") for end in (estimate.low, estimate.high))
 
 
 def percent(share: float | None, decimals: int = 2) -> str:

@@ -12,7 +12,7 @@ from dwcp_training.evaluation.ranking import Ranking, buffer_lengths, buffered
 
 
 def range_labels(labels: list[int], length: int) -> list[float]:
-    """Section 3.1 of Paparrizos et al.: the label of a point falls with its distance from the nearest ends of faults."""
+    """Section 3.1 of Paparrizos et al.: the label of a point falls with its distance from the ends of faults."""
     result = []
     for i in range(len(labels)):
         total = float(labels[i])
@@ -81,7 +81,7 @@ def test_vus_pr_is_that_of_the_paper(case: tuple[list[float], list[int], int]) -
 @settings(deadline=None, max_examples=60)
 @given(series, st.integers(0, 2**32 - 1))
 def test_weights_are_repeated_rows(case: tuple[list[float], list[int], int], seed: int) -> None:
-    """A row with weight 2 counts as two rows; one with weight 0 as none, also for the share of faults that are found."""
+    """A row with weight 2 counts as two rows; one with weight 0 as none, also for the share of faults found."""
     scores, labels, longest = np.array(case[0]), np.array(case[1], bool), case[2]
     weights = np.random.default_rng(seed).integers(0, 3, len(scores)).astype(float)
     drawn = np.repeat(np.arange(len(scores)), weights.astype(int))

@@ -389,6 +389,49 @@ def monitor(
     )  # fmt: skip
 
 
+@app.command(
+    epilog="Example: dwcp explain --models models --data today.csv --alarms\n\n"
+    "One row: dwcp explain --models models --data today.csv --at 2024-01-01T03:57:00Z --detector lstm_autoencoder\n\n"
+    "tail -n 50 today.csv | cat <(head -n 1 today.csv) - | dwcp explain --models models --json -"
+)
+def explain(
+    models: Annotated[Path, typer.Option(help="Folder of the model set.")],
+    standard_input: Annotated[
+        Optional[str], typer.Argument(metavar="[-]", help="-: read CSV or JSON lines from standard input.")
+    ] = None,
+    data: Annotated[
+        Optional[list[Path]], typer.Option(help="File or folder, as for scoring; may be given several times.")
+    ] = None,
+    detector: Detectors = None,
+    row: Annotated[
+        Optional[list[int]], typer.Option(help="Line of a CSV file, or number of a row; may be given several times.")
+    ] = None,
+    at: Annotated[
+        Optional[list[str]], typer.Option(help="Time of a row; may be given several times.", metavar="TIME")
+    ] = None,
+    alarms: Annotated[bool, typer.Option("--alarms", help="The alarms, the worst 20 of them unless --worst.")] = False,
+    worst: Annotated[
+        Optional[int], typer.Option(help="Rows with the highest scores, so many for each detector (default 3).")
+    ] = None,
+    top: Annotated[Optional[int], typer.Option(help="Metrics to show, the first ones (default all).")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print an object a line.")] = False,
+    shap: Annotated[bool, typer.Option("--shap", help="Compare with SHAP values (needs the library shap).")] = False,
+    profile: ProfileName = "dwcp",
+    on_bad_rows: OnBadRows = "fail",
+    cadence: Cadence = None,
+) -> None:
+    """Explains scores: which metrics make them what they are, and what was expected of each."""
+    from dwcp_training.explain.command import run_explain
+
+    raise typer.Exit(
+        run_explain(
+            models, data or (), detector or (), standard_input=standard_input, rows=row or (), times=at or (),
+            alarms=alarms, worst=worst, top=top, as_json=json, shap=shap, profile=profile, on_bad_rows=on_bad_rows,
+            cadence=cadence,
+        )
+    )  # fmt: skip
+
+
 @app.command(epilog="Example: dwcp export --models models --detector lstm_autoencoder --batch 8 --output lstm.onnx")
 def export(
     models: Annotated[Path, typer.Option(help="Folder of the model set.")],

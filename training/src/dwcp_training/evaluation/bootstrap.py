@@ -1,8 +1,8 @@
 """Confidence intervals of figures of a time series: the circular moving block bootstrap, and Wilson's for counts.
 
-Rows of telemetry depend on their neighbours: drawing single rows would make intervals too narrow. Blocks of neighbouring
-rows are drawn instead, from the series joined end to start (Politis, Romano: A circular block-resampling procedure for
-stationary data, 1992).
+Rows of telemetry depend on their neighbours: drawing single rows would make intervals too narrow. Blocks of
+neighbouring rows are drawn instead, from the series joined end to start (Politis, Romano: A circular block-resampling
+procedure for stationary data, 1992).
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Estimate:
 
     @classmethod
     def share(cls, found: int, of: int) -> Estimate:
-        """The share of `found` in `of` events that have nothing to do with each other, with Wilson's interval: resampling
-        20 found of 20 would give an interval of no width."""
+        """The share of `found` in `of` events that have nothing to do with each other, with Wilson's interval:
+        resampling 20 found of 20 would give an interval of no width."""
         if not of:
             return cls(None)
         interval = binomtest(found, of).proportion_ci(CONFIDENCE, method="wilson")

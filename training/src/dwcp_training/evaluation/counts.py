@@ -155,7 +155,7 @@ def recall(
     events: Sequence[Event],
     times: NDArray[np.datetime64] | None,
 ) -> tuple[Recall, list[float]]:
-    """Recall over events, found where an alarm comes before the end of their grace; and the latency of each one found."""
+    """Recall over events, found where an alarm comes before the end of their grace; the latency of each one found."""
     known = found = inside = inside_alarmed = 0
     latencies = []
     for event in events:

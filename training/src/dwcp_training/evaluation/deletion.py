@@ -23,8 +23,8 @@ class Deletion:
 
     Attributes:
         faults: that alarmed.
-        passed: those of them in which replacing the top contributor by its expected value lowers the score more than any
-            other single replacement.
+        passed: those of them in which replacing the top contributor by its expected value lowers the score more than
+            any other single replacement.
         share: of those that passed.
         named: those in which the top contributor is the metric that was changed.
         all_faults, all_passed: likewise of all faults, also those that nobody was told of.
@@ -61,8 +61,8 @@ class _Outcome:
 def deletion_test(model: Scorer, telemetry: Telemetry, faults: Sequence[Injected]) -> Deletion:
     """Runs the test on faults that change one metric each.
 
-    Of each fault the row with the highest score is taken: what an operator would look at. Each metric in turn is replaced
-    by its expected value, in a window in every step by the value that the verdict on that step expects.
+    Of each fault the row with the highest score is taken: what an operator would look at. Each metric in turn is
+    replaced by its expected value, in a window in every step by the value that the verdict on that step expects.
 
     Args:
         telemetry: the normal rows that the faults were put into.

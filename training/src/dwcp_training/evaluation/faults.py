@@ -1,4 +1,4 @@
-"""Faults put into normal telemetry: each kind into a copy of its own, of several strengths, in one metric or several."""
+"""Faults put into normal telemetry: each kind into a copy of its own, in several strengths, in one or more metrics."""
 
 from __future__ import annotations
 

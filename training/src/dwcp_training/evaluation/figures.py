@@ -17,7 +17,15 @@ Bools = NDArray[np.bool_]
 
 UNKNOWN = Estimate(None)
 
-OVERALL = ("false_positive_rate", "false_alarms_per_day", "row_recall", "average_precision", "prevalence", "vus_pr", "roc_auc")  # fmt: skip
+OVERALL = (
+    "false_positive_rate",
+    "false_alarms_per_day",
+    "row_recall",
+    "average_precision",
+    "prevalence",
+    "vus_pr",
+    "roc_auc",
+)
 """Figures that are resampled together."""
 
 
@@ -103,7 +111,7 @@ def measure(rows: Rows, count: int, seed: int) -> Figures:
 
 
 def measure_apart(by_kind: Mapping[str, Rows], count: int, seed: int) -> Figures:
-    """Figures of faults of each kind put into the same rows apart from each other; those of all are means over kinds."""
+    """Figures of faults of each kind put into the same rows, apart from each other; those of all are their means."""
     every, kinds, blocks, most = [], {}, [], 0
     for rows in by_kind.values():
         samples, of_kind, block = _sampled(rows, count, seed)

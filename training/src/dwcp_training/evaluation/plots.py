@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -196,7 +197,9 @@ def contributions(found: Assessed, names: Sequence[str]) -> Draw:
         axes.invert_yaxis()
         for i, j in np.ndindex(len(kinds), len(shown)):
             share = shares[i, shown[j]]
-            axes.text(j + 0.5, i + 0.5, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.5 else "black")
+            axes.text(
+                j + 0.5, i + 0.5, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.5 else "black"
+            )
         axes.set_xticks(np.arange(len(shown)) + 0.5, [names[j] for j in shown], rotation=25, ha="right")
         axes.set_yticks(np.arange(len(kinds)) + 0.5, [kind.replace("_", " ") for kind in kinds])
         axes.spines[:].set_visible(False)
@@ -215,7 +218,7 @@ def _thinned(place: NDArray[Any], scores: NDArray[np.float64]) -> tuple[NDArray[
         return place, scores
     edges = np.linspace(0, len(scores), _POINTS + 1).astype(int)
     kept: list[int] = []
-    for first, stop in zip(edges[:-1], edges[1:], strict=True):
+    for first, stop in pairwise(edges.tolist()):
         part = scores[first:stop]
         if np.isfinite(part).any():
             kept += sorted({first + int(np.nanargmin(part)), first + int(np.nanargmax(part))})

@@ -82,8 +82,9 @@ class Weighed:
         return float(_gains(false) @ heights / self.found[-1] / false[-1])
 
     def vus_pr(self) -> float:
-        """Volume under the surface of precision and recall (Paparrizos, Boniol, Palpanas, Tsay, Elmore, Franklin: Volume
-        Under the Surface, PVLDB 15 (11), 2022): the mean over buffer lengths of the range-based area under the curve.
+        """Volume under the surface of precision and recall (Paparrizos, Boniol, Palpanas, Tsay, Elmore, Franklin:
+        Volume Under the Surface, PVLDB 15 (11), 2022): the mean over buffer lengths of the range-based area under the
+        curve.
 
         Rows near a fault count in part, by how near they are; recall is multiplied by the share of the faults that are
         found at all. The area is summed in steps, as for the average precision, over all thresholds. NaN without a

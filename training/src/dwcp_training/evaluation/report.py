@@ -13,13 +13,15 @@ from dwcp_training.evaluation.assess import Assessed, Question
 from dwcp_training.evaluation.tables import BASELINE_NAMES, beside, counted_kinds, deletions, percent
 
 _STYLE = """
-:root { color-scheme: light dark; --ground: #ffffff; --text: #1b1f24; --line: #c9ced6; --soft: #f3f5f8; --warn: #9a3412; }
+:root { color-scheme: light dark; --ground: #ffffff; --text: #1b1f24; --line: #c9ced6; --soft: #f3f5f8;
+  --warn: #9a3412; }
 @media (prefers-color-scheme: dark) {
   :root { --ground: #15181c; --text: #e4e7eb; --line: #3c434d; --soft: #1f242a; --warn: #fdba74; }
 }
 body { background: var(--ground); color: var(--text); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto;
   max-width: 64rem; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.25rem; border-top: 1px solid var(--line); padding-top: 1.2rem; margin-top: 2rem; }
+h1 { font-size: 1.5rem; }
+h2 { font-size: 1.25rem; border-top: 1px solid var(--line); padding-top: 1.2rem; margin-top: 2rem; }
 h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
 table { border-collapse: collapse; margin: .4rem 0 1rem; display: block; overflow-x: auto; }
 th, td { border: 1px solid var(--line); padding: .25rem .6rem; text-align: left; }
@@ -74,8 +76,8 @@ def _about(question: Question) -> str:
         what = "The rows are taken for normal."
     return (
         f"<p>Data: {html.escape(telemetry.source)}, {len(telemetry):,} rows{html.escape(span)}. {what} "
-        f"Intervals are of 95 % confidence, from {question.resamples:,} resamples of blocks of rows; those of shares of "
-        "faults are Wilson's. A row counts as found when its own verdict says so: no point adjustment.</p>"
+        f"Intervals are of 95 % confidence, from {question.resamples:,} resamples of blocks of rows; those of shares "
+        "of faults are Wilson's. A row counts as found when its own verdict says so: no point adjustment.</p>"
     )
 
 
@@ -83,8 +85,8 @@ def _detector(name: str, number: int, model: Scorer, question: Question, found: 
     scorers = {name: found.figures, **{BASELINE_NAMES[key]: figures for key, figures in found.baselines.items()}}
     yield f'<section id="{name}"><h2>{html.escape(name)}</h2>'
     yield (
-        f"<p>Threshold {found.threshold:.6g}: {percent(found.held_out_share)} of the held-out normal scores of training are "
-        "above it. The baselines have the threshold that as many held-out normal rows are above.</p>"
+        f"<p>Threshold {found.threshold:.6g}: {percent(found.held_out_share)} of the held-out normal scores of "
+        "training are above it. The baselines have the threshold that as many held-out normal rows are above.</p>"
     )
     yield _table(["", *scorers], beside(scorers))
     if found.copies:
@@ -102,15 +104,15 @@ def _detector(name: str, number: int, model: Scorer, question: Question, found: 
         yield from _kinds(name, number, scorers, found)
     if found.contributions:
         text = (
-            f"Mean contribution of each metric to the scores of {name} in the rows of each kind of fault that alarm, or in "
-            "all where none does."
+            f"Mean contribution of each metric to the scores of {name} in the rows of each kind of fault that alarm, "
+            "or in all where none does."
         )
         height = 1.2 + 0.32 * len(found.contributions)
         drawn = plots.contributions(found, model.feature_names)
         yield from _figure("Contributions", text, f"d{number}contributions", drawn, (8.0, height))
     if found.deletion:
-        yield "<h3>Deletion test</h3><p>Faults that alarm in which replacing the top contributor by its expected value lowers "
-        yield "the score more than replacing any other metric.</p>"
+        yield "<h3>Deletion test</h3><p>Faults that alarm in which replacing the top contributor by its expected value "
+        yield "lowers the score more than replacing any other metric.</p>"
         yield _table(["fault", "passed", "share", "top metric right", "passed, also without alarm"], deletions(found))
     yield from _calibration(name, number, model, found)
     yield "</section>"

@@ -34,8 +34,8 @@ def print_assessed(name: str, found: Assessed) -> None:
     broken = [entry for entry in found.coverage if not entry.kept]
     for entry in broken[:1]:
         print_warning(
-            f"{name}: p-values up to {entry.level:g} should be those of at most {percent(entry.level)} of normal rows and "
-            f"are those of {interval(entry.share, percent)}: this data is not as the held-out data of training was"
+            f"{name}: p-values up to {entry.level:g} should be those of at most {percent(entry.level)} of normal rows "
+            f"and are those of {interval(entry.share, percent)}: this data is not as the held-out data of training was"
         )
 
 

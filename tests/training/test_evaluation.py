@@ -280,9 +280,9 @@ def test_deletion_passes_right_blame_and_fails_wrong(timesteps: int) -> None:
     telemetry = forest_rows(2_000)
     right: Any = ZScorer(timesteps)
     injected = put_faults(telemetry, "step", right.scale, Plan(strengths=(8.0,), together=(1,)), timesteps)
-    found = deletion_test(right, telemetry, [injected])
+    found = deletion_test(right, telemetry, injected)
     assert found.passed == found.faults == found.named == found.all_faults == len(injected.events) > 5
-    wrong = deletion_test(ZScorer(timesteps, blame=3), telemetry, [injected])  # type: ignore[arg-type]
+    wrong = deletion_test(ZScorer(timesteps, blame=3), telemetry, injected)  # type: ignore[arg-type]
     assert wrong.faults == found.faults
     assert wrong.passed < found.passed / 2
 
@@ -312,7 +312,7 @@ def test_a_detector_is_assessed_beside_baselines(forest_models: Path) -> None:
     assert set(found.baselines) == {"mean_z_squared", "max_abs_z"}
     assert set(found.figures.kinds) <= set(INJECTION_KINDS)
     assert found.figures.kinds["spike"].events == 24
-    assert set(found.deletion) == {*INJECTION_KINDS, "all"}
+    assert set(found.deletion) == {*INJECTION_KINDS, "single_metric", "all"}
     assert found.deletion["all"].all_faults == sum(found.deletion[kind].all_faults for kind in INJECTION_KINDS)
     assert found.figures.average_precision.value > found.figures.prevalence.value
     times = telemetry.timestamps

@@ -57,8 +57,8 @@ def tail_threshold(scores: NDArray[np.float64], share: float, upper: float | Non
     threshold: the excesses of the largest scores over the start of the tail follow a generalised Pareto distribution
     (Pickands, Annals of Statistics 1975; Davison, Smith, JRSS B 1990), fitted by maximum likelihood. Where scores end
     at `upper`, so does the tail: minus the logarithm of the remaining share of the way from its start to `upper` is
-    exponential, which is the generalised Pareto distribution with that end. A rate below one in all the scores never
-    gives a threshold below the largest of them.
+    exponential, which is the generalised Pareto distribution with that end. More than `n * share` of the scores are
+    above no threshold.
 
     Args:
         scores: of held-out normal items, float64 ``[n]``, finite.
@@ -92,8 +92,7 @@ def tail_threshold(scores: NDArray[np.float64], share: float, upper: float | Non
         decay = float(np.mean(-np.log1p(-excesses / (upper - start))))
         value = start + (upper - start) * -math.expm1(-decay * math.log(times_rarer))
         fitted = f"ending at {upper:.6g}, shape {-decay:.3g}"
-    if expected < 1:
-        value = max(value, largest)
+    value = max(value, counted_threshold(scores, share))
     if not math.isfinite(value) or (upper is not None and not np.float32(value) < np.float32(upper)):
         raise TailError(f"the tail of the scores ({fitted}) leaves no threshold for it: {value:g}")
     method = (

@@ -83,7 +83,8 @@ class Assessed:
         figures: with intervals.
         baselines: name to figures of the same rows.
         coverage: of its p-values, on normal rows.
-        deletion: kind to the outcome of the deletion test, with `all` for all of them.
+        deletion: kind to the outcome of the deletion test, then `single_metric` for all kinds but broken correlations,
+            which are faults of a relation and not of the metric that was changed, and `all`.
         without_trace: kind to injected faults that changed nothing, and are left out.
         contributions: kind to the mean contribution of each metric in the rows of its faults, those that alarm where
             there are any.
@@ -177,14 +178,14 @@ def _deletions(
     model: Scorer, telemetry: Telemetry, scaling: Scaling, plan: Plan, advance: Callable[[], None]
 ) -> dict[str, Deletion]:
     """The deletion test on faults of one metric each, by kind and for all."""
-    alone = Plan(plan.strengths, (1,), plan.seed)
-    put = {}
+    one_metric = Plan(plan.strengths, (1,), plan.seed)
     found = {}
     for kind in INJECTION_KINDS:
-        put[kind] = put_faults(telemetry, kind, scaling.scale, alone, model.timesteps)
-        found[kind] = deletion_test(model, telemetry, [put[kind]])
+        put = put_faults(telemetry, kind, scaling.scale, one_metric, model.timesteps)
+        found[kind] = deletion_test(model, telemetry, put)
         advance()
-    return {**found, "all": Deletion.joined(list(found.values()))}
+    alone = [outcome for kind, outcome in found.items() if kind != "correlation_break"]
+    return {**found, "single_metric": Deletion.joined(alone), "all": Deletion.joined(list(found.values()))}
 
 
 def _contributions(

@@ -58,7 +58,7 @@ class _Outcome:
     named: bool
 
 
-def deletion_test(model: Scorer, telemetry: Telemetry, faults: Sequence[Injected]) -> Deletion:
+def deletion_test(model: Scorer, telemetry: Telemetry, injected: Injected) -> Deletion:
     """Runs the test on faults that change one metric each.
 
     Of each fault the row with the highest score is taken: what an operator would look at. Each metric in turn is
@@ -66,11 +66,10 @@ def deletion_test(model: Scorer, telemetry: Telemetry, faults: Sequence[Injected
 
     Args:
         telemetry: the normal rows that the faults were put into.
-        faults: copies of them with faults in one metric.
+        injected: a copy of them with faults in one metric each.
     """
     outcomes = [
         outcome
-        for injected in faults
         for event in injected.events
         if (outcome := _outcome(model, telemetry, injected.values, event)) is not None
     ]

@@ -118,7 +118,7 @@ def _print_deletion(name: str, found: Assessed) -> None:
     )  # fmt: skip
     rows = list(deletions(found))
     for number_of, row in enumerate(rows, 2):
-        table.add_row(*map(_in_two_lines, row), end_section=number_of == len(rows))
+        table.add_row(*map(_in_two_lines, row), end_section=number_of == len(rows) - 1)
     out.print(table)
 
 

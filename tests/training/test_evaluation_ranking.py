@@ -74,7 +74,7 @@ def test_vus_pr_is_that_of_the_paper(case: tuple[list[float], list[int], int]) -
     faulty = np.array(labels, bool)
     lengths = buffer_lengths(longest)
     ranking = Ranking(np.array(scores), faulty, [buffered(faulty, length) for length in lengths])
-    found = ranking.weighed(np.ones(len(scores))).vus_pr()
+    found = ranking.weighed(np.ones((1, len(scores)))).vus_pr()[0]
     assert found == pytest.approx(slow_vus_pr(scores, labels, lengths), abs=1e-12)
 
 
@@ -89,8 +89,8 @@ def test_weights_are_repeated_rows(case: tuple[list[float], list[int], int], see
         return
     buffers = [buffered(labels, length) for length in buffer_lengths(longest)]
     repeated = [(soft[drawn], numbers[drawn]) for soft, numbers in buffers]
-    ours = Ranking(scores, labels, buffers).weighed(weights)
-    plain = Ranking(scores[drawn], labels[drawn], repeated).weighed(np.ones(len(drawn)))
+    ours = Ranking(scores, labels, buffers).weighed(np.array([weights, weights]))
+    plain = Ranking(scores[drawn], labels[drawn], repeated).weighed(np.ones((2, len(drawn))))
     assert ours.vus_pr() == pytest.approx(plain.vus_pr(), abs=1e-12)
     assert ours.average_precision() == pytest.approx(plain.average_precision(), abs=1e-12)
 
@@ -102,7 +102,7 @@ def test_average_precision_and_auc_are_those_of_scikit_learn(ties: bool) -> None
         scores = rng.integers(0, 20, 300).astype(float) if ties else rng.normal(size=300)
         faulty = rng.random(300) < 0.2
         weights = rng.integers(0, 4, 300).astype(float)
-        found = Ranking(scores, faulty).weighed(weights)
+        found = Ranking(scores, faulty).weighed(weights[np.newaxis])
         assert found.average_precision() == pytest.approx(
             average_precision_score(faulty, scores, sample_weight=weights), abs=1e-12
         )
@@ -112,9 +112,9 @@ def test_average_precision_and_auc_are_those_of_scikit_learn(ties: bool) -> None
 def test_what_cannot_be_known_is_no_number() -> None:
     scores, faulty = np.array([1.0, 2.0, 3.0]), np.array([False, True, False])
     ranking = Ranking(scores, faulty, [buffered(faulty, 2)])
-    nothing = ranking.weighed(np.array([1.0, 0.0, 1.0]))
+    nothing = ranking.weighed(np.array([[1.0, 0.0, 1.0]]))
     assert np.isnan([nothing.average_precision(), nothing.roc_auc(), nothing.vus_pr()]).all()
-    assert np.isnan(ranking.weighed(np.array([0.0, 1.0, 0.0])).roc_auc())
+    assert np.isnan(ranking.weighed(np.array([[0.0, 1.0, 0.0]])).roc_auc())
 
 
 def test_longest_buffer_is_the_fault() -> None:

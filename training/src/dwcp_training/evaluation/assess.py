@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_sidecar.scorer import Scorer
+from dwcp_sidecar.verdicts import Explain
 from dwcp_training.data import INJECTION_KINDS, Intervals, Telemetry
 from dwcp_training.evaluation.baselines import BASELINES, Scaling, ThresholdRule, alarming_share
 from dwcp_training.evaluation.bootstrap import RESAMPLES
@@ -18,9 +19,9 @@ from dwcp_training.evaluation.deletion import Deletion, deletion_test
 from dwcp_training.evaluation.events import Event, events_of, labelled_events, masks
 from dwcp_training.evaluation.faults import Injected, Plan, put_faults, score_injected
 from dwcp_training.evaluation.figures import Figures, Rows, measure, measure_apart
-from dwcp_training.evaluation.scored import ScoredRows, explain_rows, score_rows
+from dwcp_training.evaluation.scored import ScoredRows, score_rows
 
-MOST_EXPLAINED = 300
+MOST_EXPLAINED = 100
 """Rows of a kind of fault whose contributions are averaged."""
 
 
@@ -200,7 +201,7 @@ def _contributions(
         rows = np.flatnonzero(inside & verdicts.alarmed)
         rows = (rows if len(rows) else np.flatnonzero(inside))[:MOST_EXPLAINED]
         if len(rows):
-            steps = model.timesteps - 1
-            each = [explain_rows(model, values[row - steps : row + 1], [(0, steps + 1)]) for row in rows]
-            means[kind] = np.mean([explained.contributions[-1] for explained in each], axis=0)
+            windows = values[rows[:, np.newaxis] - np.arange(model.timesteps)[::-1]]
+            explained = model.score_batch(windows if model.windowed else windows[:, 0], Explain.ALWAYS)
+            means[kind] = explained.contributions.mean(axis=0, dtype=np.float64)
     return means

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp_training.evaluation.bootstrap import Estimate, block_length, mean_over, resamples
+from dwcp_training.evaluation.bootstrap import Estimate, block_length, in_batches, mean_over
 from dwcp_training.evaluation.events import Event, masks
 from dwcp_training.evaluation.ranking import Ranking, buffer_lengths, buffered
 
@@ -146,14 +146,21 @@ def _sampled(rows: Rows, count: int, seed: int) -> tuple[dict[str, Floats], dict
     names = sorted({event.kind for event in rows.events})
     parts = {name: _of_kind(rows, counts, faulty, name) for name in names}
     alone = len(names) == 1
-    overall: list[dict[str, float]] = []
-    kinds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for weights in resamples(total, block, count, seed) if total else ():
+    overall: list[dict[str, Floats]] = []
+    kinds: dict[str, list[dict[str, Floats]]] = {name: [] for name in names}
+    for weights in in_batches(total, block, count, seed) if total else ():
         overall.append(whole.figures(weights))
         for name, part in parts.items():
-            kinds[name].append(overall[-1] if alone else part.figures(weights[part.among]))
-    samples = {name: np.array([figures[name] for figures in overall] or [np.nan]) for name in OVERALL}
-    return samples, {name: _kind(rows, name, kinds[name], seed) for name in names}, block
+            kinds[name].append(overall[-1] if alone else part.figures(weights[:, part.among]))
+    of_kinds = {name: _kind(rows, name, _joined(batches), seed) for name, batches in kinds.items()}
+    return _joined(overall), of_kinds, block
+
+
+def _joined(batches: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+    """The figures of all batches of resamples; unknown without any."""
+    if not batches:
+        return dict.fromkeys(OVERALL, np.full(1, np.nan))
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in OVERALL}
 
 
 class _Part:
@@ -176,25 +183,23 @@ class _Part:
             buffers = [(labels[counts], numbers[counts]) for labels, numbers in surfaces]
             self._ranking = Ranking(rows.scores[counts], self.faulty, buffers)
 
-    def figures(self, weights: Floats) -> dict[str, float]:
-        """The figures when rows weigh that much."""
-        normal = float(weights[~self.faulty].sum())
-        false = float(weights[~self.faulty & self._alarmed].sum())
-        wrong = float(weights.sum()) - normal
-        found = float(weights[self.faulty & self._alarmed].sum())
-        nothing = float("nan")
-        rate = false / normal if normal else nothing
+    def figures(self, weights: Floats) -> dict[str, Floats]:
+        """The figures when rows weigh that much, float64 ``[b, n]``; each float64 ``[b]``."""
+        normal, wrong = (weights[:, kind].sum(axis=1) for kind in (~self.faulty, self.faulty))
+        false, found = (weights[:, kind & self._alarmed].sum(axis=1) for kind in (~self.faulty, self.faulty))
+        nothing = np.full(len(weights), np.nan)
+        rate = np.divide(false, normal, out=nothing.copy(), where=normal > 0)
         known = {
             "false_positive_rate": rate,
             "false_alarms_per_day": rate * self._per_day,
-            "row_recall": found / wrong if wrong else nothing,
+            "row_recall": np.divide(found, wrong, out=nothing.copy(), where=wrong > 0),
             "average_precision": nothing,
             "prevalence": nothing,
             "vus_pr": nothing,
             "roc_auc": nothing,
         }
         if self._ranking is not None:
-            known["prevalence"] = wrong / float(weights.sum())
+            known["prevalence"] = wrong / (normal + wrong)
             weighed = self._ranking.weighed(weights)
             known["average_precision"] = weighed.average_precision()
             if self._whole:
@@ -209,14 +214,11 @@ def _of_kind(rows: Rows, counts: Bools, faulty: Bools, kind: str) -> _Part:
     return _Part(rows, kept, own, whole=False, among=kept[counts])
 
 
-def _kind(rows: Rows, kind: str, samples: Sequence[Mapping[str, float]], seed: int) -> KindFigures:
+def _kind(rows: Rows, kind: str, samples: Mapping[str, Floats], seed: int) -> KindFigures:
     events = [event for event in rows.events if event.kind == kind]
     known = [event for event in events if rows.scored[event.first : event.until].any()]
     found = [event for event in known if _first_alarm(rows, event) is not None]
     inside = masks(events, len(rows.scored))[0] & rows.scored
-
-    def estimate(name: str) -> Estimate:
-        return Estimate.of(np.array([figures[name] for figures in samples] or [np.nan]))
 
     by: dict[str, dict[str, Estimate]] = {}
     for note in dict.fromkeys(name for event in known for name in event.notes):
@@ -233,10 +235,10 @@ def _kind(rows: Rows, kind: str, samples: Sequence[Mapping[str, float]], seed: i
         recall=Estimate.share(len(found), len(known)),
         rows=int(inside.sum()),
         alarmed_rows=int((inside & rows.alarmed).sum()),
-        row_recall=estimate("row_recall"),
+        row_recall=Estimate.of(samples["row_recall"]),
         delay_seconds=_delay(list(_delays(rows, found)), seed),
-        average_precision=estimate("average_precision"),
-        prevalence=estimate("prevalence"),
+        average_precision=Estimate.of(samples["average_precision"]),
+        prevalence=Estimate.of(samples["prevalence"]),
         by=by,
     )
 

@@ -46,15 +46,15 @@ class Ranking:
         ]
 
     def weighed(self, weights: Floats) -> Weighed:
-        """The figures when rows weigh that much, float64 ``[n]``."""
-        ordered = weights[self._order]
-        found, called = np.cumsum(ordered * self._faulty)[self._ends], np.cumsum(ordered)[self._ends]
-        return Weighed(ordered, found, called, self._surfaces)
+        """The figures when rows weigh that much in each of ``b`` resamples, float64 ``[b, n]``."""
+        ordered = weights[:, self._order]
+        found, called = np.cumsum(ordered * self._faulty, axis=1), np.cumsum(ordered, axis=1)
+        return Weighed(ordered, found[:, self._ends], called[:, self._ends], self._surfaces)
 
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """A ranking whose rows have weights.
+    """A ranking whose rows have weights, in ``b`` resamples. Every figure is float64 ``[b]``.
 
     Attributes:
         ordered: the weights in the order of the scores.
@@ -67,21 +67,18 @@ class Weighed:
     called: Floats
     surfaces: Sequence[_Surface]
 
-    def average_precision(self) -> float:
+    def average_precision(self) -> Floats:
         """Sum over the thresholds of precision times the gain in recall; NaN without a faulty row."""
-        if not self.found[-1] > 0:
-            return float("nan")
-        return float(_gains(self.found) @ _ratio(self.found, self.called) / self.found[-1])
+        area = (_gains(self.found) * _ratio(self.found, self.called)).sum(axis=1)
+        return _ratio(area, self.found[:, -1], np.nan)
 
-    def roc_auc(self) -> float:
+    def roc_auc(self) -> Floats:
         """Area under the ROC curve; NaN without rows of both classes."""
         false = self.called - self.found
-        if not (self.found[-1] > 0 and false[-1] > 0):
-            return float("nan")
-        heights = self.found - _gains(self.found) / 2
-        return float(_gains(false) @ heights / self.found[-1] / false[-1])
+        area = (_gains(false) * (self.found - _gains(self.found) / 2)).sum(axis=1)
+        return _ratio(area, self.found[:, -1] * false[:, -1], np.nan)
 
-    def vus_pr(self) -> float:
+    def vus_pr(self) -> Floats:
         """Volume under the surface of precision and recall (Paparrizos, Boniol, Palpanas, Tsay, Elmore, Franklin:
         Volume Under the Surface, PVLDB 15 (11), 2022): the mean over buffer lengths of the range-based area under the
         curve.
@@ -90,28 +87,31 @@ class Weighed:
         found at all. The area is summed in steps, as for the average precision, over all thresholds. NaN without a
         faulty row.
         """
-        if not self.found[-1] > 0 or not self.surfaces:
-            return float("nan")
-        return float(np.mean([self._area(surface) for surface in self.surfaces]))
+        if not self.surfaces:
+            return np.full(len(self.found), np.nan)
+        areas = np.mean([self._area(surface) for surface in self.surfaces], axis=0)
+        return np.where(self.found[:, -1] > 0, areas, np.nan)
 
-    def _area(self, surface: _Surface) -> float:
+    def _area(self, surface: _Surface) -> Floats:
         """The area for one buffer length. It grows only at scores of rows that have a part in a fault."""
-        weights = self.ordered[surface.rows]
-        found = np.cumsum(weights * surface.labels)[surface.lasts]
-        wanted = (self.found[-1] + found[-1]) / 2
-        recall = np.minimum(found / wanted, 1.0) * surface.existence(weights > 0)
-        return float(_gains(recall) @ _ratio(found, self.called[surface.groups]))
+        weights = self.ordered[:, surface.rows]
+        found = np.cumsum(weights * surface.labels, axis=1)[:, surface.lasts]
+        wanted = (self.found[:, -1:] + found[:, -1:]) / 2
+        recall = np.minimum(_ratio(found, wanted), 1.0) * surface.existence(weights > 0)
+        return (_gains(recall) * _ratio(found, self.called[:, surface.groups])).sum(axis=1)
 
 
 def _gains(values: Floats) -> Floats:
-    """Each value less the one before it."""
+    """Each value less the one before it in its row."""
     gains = values.copy()
-    gains[1:] -= values[:-1]
+    gains[:, 1:] -= values[:, :-1]
     return gains
 
 
-def _ratio(found: Floats, called: Floats) -> Floats:
-    return np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+def _ratio(part: Floats, whole: Floats, otherwise: float = 0.0) -> Floats:
+    """`part / whole`, and something else where the whole is 0."""
+    whole = np.broadcast_to(whole, part.shape)
+    return np.divide(part, whole, out=np.full(part.shape, otherwise), where=whole > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +145,14 @@ class _Surface:
         return cls(rows, labels[rows], groups, lasts, np.searchsorted(groups, group), by_fault, firsts)
 
     def existence(self, drawn: NDArray[np.bool_]) -> Floats:
-        """Share of the faults with a drawn row at or above each of the `groups`."""
+        """Share of the faults with a drawn row at or above each of the `groups`, in each resample, ``[b, groups]``."""
         nowhere = len(self.groups)
-        best = np.minimum.reduceat(np.where(drawn, self.own, nowhere)[self.by_fault], self.firsts)
-        best = best[best < nowhere]
-        return np.cumsum(np.bincount(best, minlength=nowhere)) / len(best)
+        place = np.where(drawn, self.own, nowhere)[:, self.by_fault]
+        best = np.minimum.reduceat(place, self.firsts, axis=1)
+        counts = np.zeros((len(drawn), nowhere + 1))
+        np.add.at(counts, (np.arange(len(drawn))[:, np.newaxis], best), 1.0)
+        known = best.shape[1] - counts[:, -1:]
+        return _ratio(np.cumsum(counts[:, :-1], axis=1), known)
 
 
 def buffer_lengths(longest: int) -> list[int]:

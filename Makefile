@@ -108,7 +108,7 @@ bench: $(VENV)/.ready ## Measure: graphs, Go scorers, memory, training, and both
 	@$(PY) tests/bench/bench.py
 
 .PHONY: extras
-extras: ## Fetch Prometheus for the tests of deploy/ (Debian's package, unpacked in build/extras; needs no root)
+extras: ## Fetch Prometheus for the tests of deploy/ (unpacked in build/extras) and, as root, install Chromium for those of reports
 	@bash tests/deploy/extras.sh
 
 # --- generated code ---

@@ -1,9 +1,23 @@
 #!/usr/bin/env bash
-# Fetches what the tests of deploy/ use and no Python package carries: Prometheus and promtool, from Debian's package.
-# Nothing is installed: the package is unpacked in build/extras. Best effort: says what it did, and what it could not do.
+# Fetches what tests use and no Python package carries: Prometheus and promtool for deploy/, which are unpacked in
+# build/extras, and Chromium for reports, which root installs. Best effort: says what it did, and what it could not do.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 folder=build/extras
+
+# Chromium needs many libraries, so it is installed and not unpacked.
+if command -v chromium >/dev/null || command -v chromium-browser >/dev/null; then
+  echo "extras: chromium is on the PATH; nothing to do"
+elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  install() { DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends chromium >/dev/null 2>&1; }
+  if install || { apt-get update --quiet --quiet >/dev/null 2>&1 && install; }; then
+    echo "extras: installed chromium"
+  else
+    echo "extras: Debian's package chromium could not be installed. Until then the tests that open reports are left out"
+  fi
+else
+  echo "extras: there is no chromium, and only root can install it. Until then the tests that open reports are left out"
+fi
 
 if command -v prometheus >/dev/null && command -v promtool >/dev/null; then
   echo "extras: prometheus and promtool are on the PATH; nothing to do"

@@ -83,7 +83,7 @@ def test_windows_never_cross_gaps_and_pieces_join() -> None:
 
 
 def test_long_series_are_scored_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dwcp_training.evaluate.MAX_BATCH_ITEMS", 7)
+    monkeypatch.setattr("dwcp_training.evaluation.scored.MAX_BATCH_ITEMS", 7)
     model = alarming(timesteps=4)
     telemetry = with_alarms([3, 9, 10, 11, 49], 50)
     scored, alarmed = alarms(model, telemetry.values, [(0, 50)])

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Optional
 import typer
 
 from dwcp_training.cli_options import (
+    Budget,
     Contamination,
     Epochs,
     Exclude,
@@ -29,6 +30,15 @@ train_app = typer.Typer(no_args_is_help=True, help="Trains a detector, exports i
 app.add_typer(train_app, name="train")
 profile_app = typer.Typer(no_args_is_help=True, help="Profiles: which metrics, how their files are read, defaults.")
 app.add_typer(profile_app, name="profile")
+
+
+Detectors = Annotated[
+    Optional[list[str]],
+    typer.Option("--detector", help="Detector of the set; may be given several times (default all)."),
+]
+Cadence = Annotated[
+    Optional[float], typer.Option(help="Seconds between samples (default: as the data, or else the model, says).")
+]
 
 
 @train_app.command(
@@ -221,6 +231,7 @@ def ensemble(
         typer.Option(help="Column of --fit-on whose labelled rows are anomalies (default: the profile's)."),
     ] = None,
     normal_label: NormalLabel = None,
+    alarm_budget: Budget = None,
     seed: Seed = None,
     on_bad_rows: OnBadRows = "fail",
     exclude: Exclude = None,
@@ -234,10 +245,13 @@ def ensemble(
     source = EnsembleSource(
         synthetic, data or (), fit_on or (), labels or (), label_column, normal_label or (), exclude or (), on_bad_rows
     )
-    raise typer.Exit(run_ensemble(models, source, weights, seed, profile, verbose, sign_key))
+    raise typer.Exit(run_ensemble(models, source, weights, seed, profile, verbose, sign_key, alarm_budget))
 
 
-@app.command(epilog="Example: dwcp evaluate --models models --data test.csv --labels labels.csv --grace 7")
+@app.command(
+    epilog="Example: dwcp evaluate --models models --data test.csv --labels labels.csv --grace 7\n\n"
+    "Faults put into normal data: dwcp evaluate --models models --data normal.csv --inject --html report.html"
+)
 def evaluate(
     models: Annotated[Path, typer.Option(help="Folder of the model set.")],
     data: Annotated[list[Path], typer.Option(help="File or folder, as in training; may be given several times.")],
@@ -245,21 +259,46 @@ def evaluate(
         Optional[list[Path]], typer.Option(help="CSV with start,end[,kind]: the faults in the data.")
     ] = None,
     grace: Annotated[float, typer.Option(help="Seconds after a fault that are neither normal nor faulty.")] = 0.0,
-    inject: Annotated[
-        bool, typer.Option("--inject", help="Put anomalies into the normal data, each kind into each metric.")
+    label_column: Annotated[
+        Optional[str], typer.Option(help="Column of the data that says which rows are faulty.")
+    ] = None,
+    normal_label: NormalLabel = None,
+    inject: Annotated[bool, typer.Option("--inject", help="Put anomalies of every kind into the normal data.")] = False,
+    strength: Annotated[
+        Optional[list[float]],
+        typer.Option(help="Size of these in standard deviations; several take turns (default 3, 5, 8)."),
+    ] = None,
+    together: Annotated[
+        Optional[list[int]], typer.Option(help="Metrics that change at once; several take turns (default 1, 3).")
+    ] = None,
+    deletion: Annotated[
+        bool, typer.Option("--deletion", help="Test explanations: does replacing the top metric lower the score most?")
     ] = False,
+    detector: Detectors = None,
+    normal: Annotated[
+        Optional[list[Path]],
+        typer.Option(help="Normal data whose held-out end sets the baselines' thresholds (default: --data itself)."),
+    ] = None,
     json: Annotated[Optional[Path], typer.Option(help="Write all figures to this file too.")] = None,
+    html: Annotated[Optional[Path], typer.Option(help="Write a report with plots to this file: one page.")] = None,
+    resamples: Annotated[int, typer.Option(help="Resamples for each confidence interval; more is slower.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of injected faults and resamples.")] = 42,
     on_bad_rows: OnBadRows = "fail",
     profile: ProfileName = "dwcp",
 ) -> None:
-    """Measures a model set: false alarms on normal data, recall and delay on labelled or injected faults."""
-    from dwcp_training.evaluate import run_evaluate
+    """Measures a model set on faults, recorded or injected, beside trivial baselines, with confidence intervals."""
+    from dwcp_training.evaluate import Wanted, run_evaluate
 
+    wanted = Wanted(
+        deletion, strength or (), together or (), detector or (), normal or (), label_column, normal_label or (), html,
+        resamples, seed,
+    )  # fmt: skip
     raise typer.Exit(
         run_evaluate(
-            models, data, labels or (), grace, injected=inject, json_file=json, on_bad_rows=on_bad_rows, profile=profile
+            models, data, labels or (), grace, injected=inject, json_file=json, on_bad_rows=on_bad_rows,
+            profile=profile, wanted=wanted,
         )
-    )
+    )  # fmt: skip
 
 
 @profile_app.command("list", epilog="Example: dwcp profile list")
@@ -278,15 +317,6 @@ def profile_show(name: Annotated[str, typer.Argument(help="Name or YAML file.", 
     from dwcp_training.profiles.command import show_profile
 
     raise typer.Exit(show_profile(name))
-
-
-Detectors = Annotated[
-    Optional[list[str]],
-    typer.Option("--detector", help="Detector of the set; may be given several times (default all)."),
-]
-Cadence = Annotated[
-    Optional[float], typer.Option(help="Seconds between samples (default: as the data, or else the model, says).")
-]
 
 
 @app.command(
@@ -357,6 +387,49 @@ def monitor(
             models, detector or (), standard_input=standard_input, follow=follow, prometheus=prometheus,
             queries=query or (), profile=profile, forward=forward, as_json=json, interval=interval, cadence=cadence,
             from_start=from_start, once=once,
+        )
+    )  # fmt: skip
+
+
+@app.command(
+    epilog="Example: dwcp explain --models models --data today.csv --alarms\n\n"
+    "One row: dwcp explain --models models --data today.csv --at 2024-01-01T03:57:00Z --detector lstm_autoencoder\n\n"
+    "tail -n 50 today.csv | cat <(head -n 1 today.csv) - | dwcp explain --models models --json -"
+)
+def explain(
+    models: Annotated[Path, typer.Option(help="Folder of the model set.")],
+    standard_input: Annotated[
+        Optional[str], typer.Argument(metavar="[-]", help="-: read CSV or JSON lines from standard input.")
+    ] = None,
+    data: Annotated[
+        Optional[list[Path]], typer.Option(help="File or folder, as for scoring; may be given several times.")
+    ] = None,
+    detector: Detectors = None,
+    row: Annotated[
+        Optional[list[int]], typer.Option(help="Line of a CSV file, or number of a row; may be given several times.")
+    ] = None,
+    at: Annotated[
+        Optional[list[str]], typer.Option(help="Time of a row; may be given several times.", metavar="TIME")
+    ] = None,
+    alarms: Annotated[bool, typer.Option("--alarms", help="The alarms, the worst 20 of them unless --worst.")] = False,
+    worst: Annotated[
+        Optional[int], typer.Option(help="Rows with the highest scores, so many for each detector (default 3).")
+    ] = None,
+    top: Annotated[Optional[int], typer.Option(help="Metrics to show, the first ones (default all).")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print an object a line.")] = False,
+    shap: Annotated[bool, typer.Option("--shap", help="Compare with SHAP values (needs the library shap).")] = False,
+    profile: ProfileName = "dwcp",
+    on_bad_rows: OnBadRows = "fail",
+    cadence: Cadence = None,
+) -> None:
+    """Explains scores: which metrics make them what they are, and what was expected of each."""
+    from dwcp_training.explain.command import run_explain
+
+    raise typer.Exit(
+        run_explain(
+            models, data or (), detector or (), standard_input=standard_input, rows=row or (), times=at or (),
+            alarms=alarms, worst=worst, top=top, as_json=json, shap=shap, profile=profile, on_bad_rows=on_bad_rows,
+            cadence=cadence,
         )
     )  # fmt: skip
 

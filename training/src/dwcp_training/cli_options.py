@@ -43,6 +43,28 @@ ThresholdPercentile = Annotated[
         help="Percentile of training scores that becomes the threshold; more means fewer alarms (default 95)."
     ),
 ]
+
+
+def budget_of(text: str) -> Any:
+    """A budget of false alarms, such as `0.1/week`."""
+    from dwcp_training.alarm_budget import AlarmBudget
+
+    try:
+        return AlarmBudget.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Budget = Annotated[
+    Optional[object],
+    typer.Option(
+        "--alarm-budget",
+        parser=budget_of,
+        metavar="<float/hour|day|week>",
+        help="False alarms that are accepted, in each series, for example 0.1/week: sets the threshold on held-out "
+        "normal data, in place of a contamination or percentile.",
+    ),
+]
 MaxRows = Annotated[
     Optional[int],
     typer.Option(help="Most training rows; of more, as many are drawn at random (default 5000). More is slower."),
@@ -88,6 +110,7 @@ def _where_from(synthetic: Synthetic = False, data: Data = None, output: Output 
 
 
 def _how_read(
+    alarm_budget: Budget = None,
     seed: Seed = None,
     on_bad_rows: OnBadRows = "fail",
     exclude: Exclude = None,
@@ -128,6 +151,7 @@ def trains(detector: str) -> Callable[[Callable[..., dict[str, Any] | None]], Ca
                 options.pop("labels", None),
             )
             hyperparameters["seed"] = given["seed"]
+            options["alarm_budget"] = given["alarm_budget"]
             raise typer.Exit(
                 run(
                     detector, source, given["output"], hyperparameters, given["profile"], given["verbose"],

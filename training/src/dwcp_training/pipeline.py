@@ -19,6 +19,7 @@ from dwcp_sidecar.model import Explain, Model
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.onnx_file import OnnxFile
 from dwcp_sidecar.signatures import SIGNATURE
+from dwcp_training.alarm_budget import OVERRIDDEN, AlarmBudget, keep_budget
 from dwcp_training.calibrate import calibration_scores
 from dwcp_training.data.errors import DataError
 from dwcp_training.data.fingerprint import fingerprint
@@ -79,10 +80,11 @@ def train(
         settings: the detector's hyperparameters.
         output: folder of the model set.
         signer: signs the published set (A8); None leaves it unsigned.
-        options: further arguments of the detector's fit, for example `precision`.
+        options: further arguments of the detector's fit, for example `precision`; and `alarm_budget`, which says where
+            the threshold is in place of the settings (C5).
 
     Raises:
-        DataError: when there is too little data.
+        DataError: when there is too little data, or the alarm budget cannot be kept.
         PublishError: when the folder cannot be written.
         ContractError: when the set does not pass its own verification.
     """
@@ -99,14 +101,26 @@ def train(
 
 
 def fit(
-    detector: str, telemetry: Telemetry, settings: BaseModel, progress: Progress = silent, **options: Any
+    detector: str,
+    telemetry: Telemetry,
+    settings: BaseModel,
+    progress: Progress = silent,
+    *,
+    alarm_budget: AlarmBudget | None = None,
+    **options: Any,
 ) -> Fitted:
     """Fits one detector and writes down what it was fitted on and with. Arguments and errors as of `train`."""
     _check_varies(telemetry)
+    if alarm_budget is not None:
+        alarm_budget.share(telemetry.cadence_seconds)  # before the long work
     fitted = DETECTORS[detector].fit(telemetry, settings, progress, **options)
+    if alarm_budget is not None:
+        keep_budget(fitted, alarm_budget, telemetry.cadence_seconds)
     record = fitted.metadata.training
     record.data_fingerprint = fingerprint(telemetry.values)
     for name, setting in settings.model_dump().items():
+        if alarm_budget is not None and name in OVERRIDDEN:
+            continue
         if name not in LATER_SETTINGS or LATER_SETTINGS[name] != setting:
             record.hyperparameters[name] = str(setting)
     for library in LIBRARIES:

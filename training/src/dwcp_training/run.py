@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from rich.table import Table
 
+from dwcp_training.alarm_budget import OVERRIDDEN, AlarmBudget
 from dwcp_training.console import UsageError, guarded, out, print_data, print_warning, progress_bar
 from dwcp_training.data import Exclusion, Telemetry, forest_rows, labelled_series, lstm_series, read_table
 from dwcp_training.detectors.registry import DETECTORS
@@ -94,7 +95,7 @@ def run(
         output: folder of the model set.
         flags: hyperparameters by name; None means the profile's default.
         sign_key: PEM file of the private key that signs the set (A8); None leaves it unsigned.
-        options: further arguments of the detector's fit.
+        options: further arguments of `pipeline.fit`, the alarm budget and those of the detector's fit.
 
     Returns:
         Exit status: 0 done (also when there is no ONNX graph, S1-9), 1 refused, 2 wrong usage.
@@ -104,6 +105,7 @@ def run(
         chosen = load_profile(profile)
         settings = checked_settings(getattr(chosen.detectors, detector), flags)
         source.check(chosen)
+        check_budget_alone(flags, options.get("alarm_budget"))
         check_writable(output)
         signer = read_signing_key(sign_key)
         telemetry = _telemetry(detector, source, chosen, settings)
@@ -126,6 +128,13 @@ def train_shown(detector: str, telemetry: Telemetry, settings: BaseModel, output
             **options,
         )
     _print_outcome(trained)
+
+
+def check_budget_alone(flags: dict[str, Any], budget: AlarmBudget | None) -> None:
+    """Raises UsageError when another flag says, too, where the threshold is."""
+    for name in OVERRIDDEN:
+        if budget is not None and flags.get(name) is not None:
+            raise UsageError(f"--alarm-budget and --{name.replace('_', '-')} both set the threshold: give one")
 
 
 def checked_settings(defaults: BaseModel, flags: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dwcp_training.alarm_budget import AlarmBudget
 from dwcp_training.console import UsageError, guarded, print_data
 from dwcp_training.data import Exclusion, Telemetry, forest_rows, read_table
 from dwcp_training.profiles import Profile, load_profile
@@ -82,11 +83,13 @@ def run_ensemble(
     profile: str = "dwcp",
     verbose: bool = False,
     sign_key: Path | None = None,
+    alarm_budget: AlarmBudget | None = None,
 ) -> int:
     """Joins the detectors in `models` and publishes the ensemble there; arguments and status as of `run.run`.
 
     Args:
         weights: detector to weight; None means the profile's.
+        alarm_budget: sets the threshold in place of the profile (C5).
     """
 
     def command() -> None:
@@ -105,6 +108,7 @@ def run_ensemble(
         train_shown(
             "ensemble", telemetry, settings, models, models=models, labelled=labelled, given=weights is not None,
             signer=signer,
+            alarm_budget=alarm_budget,
         )  # fmt: skip
 
     return guarded(command, "the ensemble was not trained.", verbose)

@@ -25,10 +25,17 @@ _MOST_BYTES = MAX_BATCH_BYTES // 4  # of the windows that are held at once
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Verdicts on some rows of a chunk: `rows` intp ``[k]``, ascending, and `verdicts` of as many."""
+    """Verdicts on some rows of a chunk.
+
+    Attributes:
+        rows: intp ``[k]``, ascending.
+        verdicts: of as many.
+        windows: what was scored, float64 ``[k, timesteps, F]``.
+    """
 
     rows: NDArray[np.intp]
     verdicts: Verdicts
+    windows: NDArray[np.float64]
 
 
 class SeriesScorer:
@@ -37,6 +44,7 @@ class SeriesScorer:
     Args:
         model: of an open set.
         features: names of the columns of a chunk's values; those of the model are among them.
+        explain: which verdicts are explained.
 
     Attributes:
         columns: of a chunk's values, one for each feature of the model.
@@ -45,15 +53,15 @@ class SeriesScorer:
         missing: members of an ensemble that did not answer at some time, and why.
     """
 
-    def __init__(self, model: Scorer, features: Sequence[str]) -> None:
-        self.model = model
+    def __init__(self, model: Scorer, features: Sequence[str], explain: Explain = Explain.ALARMS) -> None:
+        self.model, self._explain = model, explain
         self.columns = [list(features).index(name) for name in model.feature_names]
         self._before: dict[str, NDArray[np.float64]] = {}
         self.scored = self.waiting = 0
         self.missing: dict[str, str] = {}
 
     def score(self, chunk: Chunk) -> Iterator[Scored]:
-        """The verdicts on a chunk, in parts, explained where they alarm. Every part must be asked for."""
+        """The verdicts on a chunk, in parts. Every part must be asked for."""
         timesteps = self.model.timesteps
         if not len(chunk):
             return
@@ -64,11 +72,11 @@ class SeriesScorer:
         for first in range(0, len(ends), at_once):
             part = slice(first, first + at_once)
             windows = rows[starts[part, np.newaxis] + np.arange(timesteps)]
-            verdicts = self.model.run(windows, Explain.ALARMS)  # the rows are checked
+            verdicts = self.model.run(windows, self._explain)  # the rows are checked
             if verdicts.members is not None:
                 answers = zip(verdicts.members.detectors, verdicts.members.missing, strict=True)
                 self.missing.update({detectors.NAMES[number]: why for number, why in answers if why})
-            yield Scored(ends[part], verdicts)
+            yield Scored(ends[part], verdicts, windows)
 
     def _windows(
         self, values: NDArray[np.float64], chunk: Chunk

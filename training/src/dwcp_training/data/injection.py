@@ -46,8 +46,12 @@ _SHAPES: dict[str, tuple[int, Shape | None]] = {
     "burst": (20, _burst),
     "freeze": (30, None),
     "noise": (30, _noise),
+    "correlation_break": (30, None),
 }
-"""Kind to its usual duration in rows and its shape; a frozen metric has none."""
+"""Kind to its usual duration in rows and its shape; those that take values from elsewhere have none."""
+
+WITHOUT_STRENGTH = frozenset({"freeze", "correlation_break"})
+"""Kinds for which a strength has no meaning."""
 
 KINDS: tuple[str, ...] = tuple(_SHAPES)
 """The kinds of anomaly that `inject` knows."""
@@ -79,6 +83,9 @@ def inject(
     noise     N(0, `strength`) is added                                         30
     ========  ================================================================  =============
 
+    A ``correlation_break`` (30 rows) gives each metric its own normal values of another time: each is as usual by
+    itself, and they no longer go together. `strength` has no meaning.
+
     Results are limited to the plausible ranges of the schema, so that no value is impossible rather than unusual.
 
     Args:
@@ -108,24 +115,70 @@ def inject(
                 "metrics", f"{name!r} is not a metric of {telemetry.schema.name}.", did_you_mean(name, names)
             )
     chosen = [names.index(name) for name in (names if metrics is None else metrics)]
-    usual, shape = _SHAPES[kind]
-    length = usual if duration is None else duration
+    length = usual_length(kind) if duration is None else duration
     scale = (telemetry.values.std(axis=0) if deviations is None else np.asarray(deviations, dtype=np.float64))[chosen]
     generator = np.random.Generator(np.random.PCG64(seed))
 
     values = telemetry.values.copy()
     labels = np.zeros(len(values), dtype=bool)
-    for start in _places(telemetry, events, length, generator):
-        event = np.ix_(range(start, start + length), chosen)
-        rows = values[event]
-        values[event] = rows[:1] if shape is None else rows + shape(rows, generator) * strength * scale
+    for start in places(telemetry, events, length, generator):
+        values[start : start + length] = faulty(
+            telemetry, kind, range(start, start + length), chosen, strength * scale, generator
+        )
         labels[start : start + length] = True
+    return values, labels
+
+
+def usual_length(kind: str) -> int:
+    """Rows in an event of a kind, unless told otherwise."""
+    return _SHAPES[kind][0]
+
+
+def faulty(
+    telemetry: Telemetry,
+    kind: str,
+    rows: range,
+    chosen: Sequence[int],
+    size: NDArray[np.float64],
+    generator: np.random.Generator,
+) -> NDArray[np.float64]:
+    """The values ``[d, F]`` of an event of one kind in some rows, limited to the plausible ranges.
+
+    Args:
+        telemetry: normal rows.
+        rows: the rows of the event, within a segment.
+        chosen: indices of the metrics that change together, ``m`` of them.
+        size: strength times deviation of each of these, raw units, float64 ``[m]``.
+    """
+    shape = _SHAPES[kind][1]
+    values = telemetry.values[rows.start : rows.stop].copy()
+    before = values[:, chosen]
+    if kind == "correlation_break":
+        values[:, chosen] = _of_other_times(telemetry, rows, chosen, generator)
+    elif shape is None:
+        values[:, chosen] = before[:1]
+    else:
+        values[:, chosen] = before + shape(before, generator) * size
     low = np.array([feature.minimum for feature in telemetry.schema.features])
     high = np.array([feature.maximum for feature in telemetry.schema.features])
-    return np.where(labels[:, np.newaxis], np.clip(values, low, high), values) + 0.0, labels
+    return np.clip(values, low, high) + 0.0
 
 
-def _places(telemetry: Telemetry, events: int, length: int, generator: np.random.Generator) -> list[int]:
+def _of_other_times(
+    telemetry: Telemetry, rows: range, chosen: Sequence[int], generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """For each chosen metric its values in as many rows of another place, each metric of its own, ``[d, m]``."""
+    starts = window_starts(telemetry.segments, len(rows))
+    apart = starts[np.abs(starts - rows.start) >= len(rows)]
+    if len(apart):
+        starts = apart
+    taken = starts[generator.integers(len(starts), size=len(chosen))]
+    return np.column_stack(
+        [telemetry.values[start : start + len(rows), j] for start, j in zip(taken, chosen, strict=True)]
+    )
+
+
+def places(telemetry: Telemetry, events: int, length: int, generator: np.random.Generator) -> list[int]:
     """First rows of `events` events, each within a segment, with at least one normal row between two of them."""
     if events < 1:
         raise DataError("events", f"{events} must be 1 or more.")

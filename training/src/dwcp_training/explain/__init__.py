@@ -1,0 +1,1 @@
+"""`dwcp explain`: which metrics make a score what it is, and what was expected of them."""

@@ -24,6 +24,7 @@ from dwcp_training.data.fingerprint import fingerprint
 from dwcp_training.data.telemetry import Telemetry
 from dwcp_training.detectors.base import Fitted, Progress, silent
 from dwcp_training.detectors.registry import DETECTORS
+from dwcp_training.drift_reference import describe
 from dwcp_training.export.graph import operator_counts
 from dwcp_training.golden import make_golden
 from dwcp_training.golden.drafts import drafts_for
@@ -107,7 +108,21 @@ def fit(
         with suppress(PackageNotFoundError):  # scikit-learn's detectors need no TensorFlow (S2-7)
             record.library_versions[library] = version(library)
     record.library_versions["python"] = platform.python_version()
+    if detector != "ensemble":  # its members have their own
+        _describe(fitted, telemetry, settings.seed)  # type: ignore[attr-defined]  # every detector's settings have one
     return fitted
+
+
+def _describe(fitted: Fitted, telemetry: Telemetry, seed: int) -> None:
+    """Adds what later rows are compared with to see drift (DR1 to DR4), or the reason why it cannot be."""
+    described = describe(telemetry, seed)
+    if described.reference is None:
+        fitted.metadata.training.warnings.append(f"no drift reference: {described.warning}")
+        fitted.facts["drift"] = f"no reference: {described.warning}"
+        return
+    fitted.metadata.drift.CopyFrom(described.reference.message())
+    least, rows = described.reference.least, described.reference.rows
+    fitted.facts["drift"] = f"{rows:,} normal rows, to compare {least} and more with (dwcp drift)"
 
 
 def _check_varies(telemetry: Telemetry) -> None:

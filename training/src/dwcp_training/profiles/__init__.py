@@ -9,6 +9,7 @@ from dwcp_training.profiles.loader import load_profile, profile_names, profile_y
 from dwcp_training.profiles.models import (
     Baseline,
     DenseAutoencoderDefaults,
+    DriftDefaults,
     Detectors,
     EnsembleDefaults,
     Feature,
@@ -27,6 +28,7 @@ from dwcp_training.profiles.models import (
 __all__ = [
     "Baseline",
     "DenseAutoencoderDefaults",
+    "DriftDefaults",
     "Detectors",
     "EnsembleDefaults",
     "Feature",

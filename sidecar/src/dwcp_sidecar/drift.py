@@ -196,7 +196,7 @@ class Reference:
         )
 
     def critical(self, rows: int) -> tuple[Floats, Floats]:
-        """Critical values for a number of recent rows, at least `least` (DR4): PSI and distance, float64 `[features]`."""
+        """Critical PSI and distance for so many recent rows, at least `least` (DR4), float64 `[features]` each."""
         k = int(np.searchsorted(self.sizes, rows, side="right")) - 1
         psi, far = self.psi_critical, self.wasserstein_critical
         if k == len(self.sizes) - 1:

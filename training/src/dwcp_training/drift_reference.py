@@ -17,7 +17,6 @@ from scipy import stats
 
 from dwcp_sidecar.drift import Bins, Counts, Floats, Reference
 from dwcp_training.data.telemetry import Telemetry
-from dwcp_training.profiles import DriftDefaults
 
 BY_PRODUCT = "drift_reference.npz"
 """File of a set with the references of all its detectors, as arrays (S3-2)."""

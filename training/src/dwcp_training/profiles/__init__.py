@@ -9,8 +9,8 @@ from dwcp_training.profiles.loader import load_profile, profile_names, profile_y
 from dwcp_training.profiles.models import (
     Baseline,
     DenseAutoencoderDefaults,
-    DriftDefaults,
     Detectors,
+    DriftDefaults,
     EnsembleDefaults,
     Feature,
     FeatureSchema,
@@ -28,8 +28,8 @@ from dwcp_training.profiles.models import (
 __all__ = [
     "Baseline",
     "DenseAutoencoderDefaults",
-    "DriftDefaults",
     "Detectors",
+    "DriftDefaults",
     "EnsembleDefaults",
     "Feature",
     "FeatureSchema",

@@ -129,7 +129,7 @@ def critical_values(
     rows, width = values.shape
     placed = np.empty((width, rows), np.uint8)
     for j, bins in enumerate(features):
-        placed[j] = bins.place(values[:, j])
+        placed[j] = _as_if_new(values[:, j], bins)
     resamples = max(FEWEST_RESAMPLES, min(RESAMPLES, RESAMPLES * NARROW // width))
     random = np.random.default_rng(seed)
     critical = np.empty((2, width, len(sizes)))
@@ -139,7 +139,8 @@ def critical_values(
         for j, bins in enumerate(features):
             counts = stretches.counts(placed[j], len(bins.counts))
             found[0, j], found[1, j] = bins.psi(counts), bins.wasserstein(counts)
-        raised = raised_together(found.reshape(2 * width, resamples), rate).reshape(2, width)
+        raised = raised_together(found.reshape(2 * width, resamples), rate, rows / stretches.length)
+        raised = raised.reshape(2, width)
         # A stretch is a part of the rows that it is compared with, and those are a sample themselves: rows that come
         # later are further from them. The variance of a difference of shares is larger by this; PSI is a variance.
         more = (1 + size / rows) / (1 - stretches.length / rows)
@@ -147,7 +148,21 @@ def critical_values(
     return critical[0], critical[1]
 
 
-def raised_together(found: Floats, rate: float) -> Floats:
+def _as_if_new(values: Floats, bins: Bins) -> NDArray[np.intp]:
+    """The bin of each training row in a stretch that stands for rows that come later.
+
+    Later rows go beyond what was seen, below and above, in one of `n + 1` rows each. A stretch never would: so the one
+    row with the smallest value, and the one with the largest, count as never seen where a stretch has them.
+    """
+    placed = bins.place(values)
+    for extreme, outside in ((values.min(), 0), (values.max(), len(bins.edges))):
+        at = np.flatnonzero(values == extreme)
+        if len(at) == 1:  # a value that comes again and again, such as 0, is an end that rows do not go beyond
+            placed[at] = outside
+    return placed
+
+
+def raised_together(found: Floats, rate: float, independent: float) -> Floats:
     """Critical values such that any of several statistics exceeds its own in at most a share `rate` of the draws.
 
     Each is its quantile TAIL and so many times its mean excess over it, the same number of times for all: statistics
@@ -155,6 +170,8 @@ def raised_together(found: Floats, rate: float) -> Floats:
 
     Args:
         found: float64 `[statistics, draws]`, drawn together.
+        rate: that share.
+        independent: how many stretches that do not overlap there are to draw from, above 1.
 
     Returns:
         float64 `[statistics]`.
@@ -169,6 +186,9 @@ def raised_together(found: Floats, rate: float) -> Floats:
     # of confidence or fiducial limits, 1934).
     exceeding = max(0, int(stats.binom.ppf(1 - CONFIDENCE, draws, rate)) - 1)
     enough = np.sort(times)[draws - 1 - exceeding]
+    # However often one draws from a few stretches, they show no more of the tail: Student's t in the place of a normal.
+    level = 1 - rate / len(found)
+    enough *= stats.t.ppf(level, independent - 1) / stats.norm.ppf(level)
     critical: Floats = (start + enough * excess)[:, 0]
     return critical
 

@@ -121,8 +121,7 @@ def _describe(fitted: Fitted, telemetry: Telemetry, seed: int) -> None:
         fitted.facts["drift"] = f"no reference: {described.warning}"
         return
     fitted.metadata.drift.CopyFrom(described.reference.message())
-    least, rows = described.reference.least, described.reference.rows
-    fitted.facts["drift"] = f"{rows:,} normal rows, to compare {least} and more with (dwcp drift)"
+    fitted.facts["drift"] = f"reference of {described.reference.rows:,} normal rows"
 
 
 def _check_varies(telemetry: Telemetry) -> None:

@@ -146,7 +146,7 @@ func (m *model) batch(v *anomaly.BatchVerdict) {
 func (m *model) seen(rows []float64, layout anomaly.BatchLayout, count int) {
 	width := len(m.features)
 	stride := width
-	if layout == anomaly.BatchWindows {
+	if layout != anomaly.BatchSeries {
 		stride *= m.window
 	}
 	m.recent.addItems(rows, (m.window-1)*width, stride, count)

@@ -46,5 +46,5 @@ def with_drift(models: Path, to: Path) -> Path:
                 path.write_text(json.dumps({**metadata, "drift": drift_json()}))
                 data = path.read_bytes()
                 entry |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    (to / "manifest.json").write_text(json.dumps(manifest))
+    (to / "manifest.json").write_text(json.dumps(manifest, indent=2))
     return to

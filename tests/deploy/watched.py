@@ -59,7 +59,7 @@ class Sidecar:
 
 @contextlib.contextmanager
 def sidecar(name: str, command: list[str | Path], folder: Path) -> Iterator[Sidecar]:
-    """A sidecar with its own copy of the reference set, with drift references in it, on a unix socket and on TCP with TLS."""
+    """A sidecar with its own copy of the reference set and drift references, on a unix socket and on TCP with TLS."""
     folder.mkdir()
     make_certificates(folder)
     with_drift(REFERENCE, folder / "models")

@@ -53,12 +53,14 @@ class Trained:
         detector: name of what was trained.
         facts: what to tell the person who trains, label to text.
         warning: why there is no ONNX graph, or an empty text.
+        no_drift: why there is no drift reference, or an empty text.
     """
 
     models: ModelSet
     detector: str
     facts: dict[str, str]
     warning: str
+    no_drift: str = ""
 
 
 def train(
@@ -90,7 +92,7 @@ def train(
     facts = {**fitted.facts, "model set": f"{models.id[:16]} in {output}"}
     if candidate.golden:
         facts["golden vectors"] = f"{len(candidate.golden.cases)} cases, all passed"
-    return Trained(models, detector, facts, warning)
+    return Trained(models, detector, facts, warning, fitted.no_drift)
 
 
 def fit(
@@ -117,8 +119,8 @@ def _describe(fitted: Fitted, telemetry: Telemetry, seed: int) -> None:
     """Adds what later rows are compared with to see drift (DR1 to DR4), or the reason why it cannot be."""
     described = describe(telemetry, seed)
     if described.reference is None:
-        fitted.metadata.training.warnings.append(f"no drift reference: {described.warning}")
-        fitted.facts["drift"] = f"no reference: {described.warning}"
+        fitted.no_drift = f"no drift reference: {described.warning}"
+        fitted.metadata.training.warnings.append(fitted.no_drift)
         return
     fitted.metadata.drift.CopyFrom(described.reference.message())
     fitted.facts["drift"] = f"reference of {described.reference.rows:,} normal rows"

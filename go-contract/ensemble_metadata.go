@@ -11,10 +11,13 @@ import (
 // weightSlack is how far from 1 the sum of the weights of an ensemble may be (rule EN1).
 const weightSlack = 1e-9
 
-// checkNothingOfItsOwn refuses an ensemble with a scaler, reference values, a graph, or a class other than EXACT (rules EN4, EN7).
+// checkNothingOfItsOwn refuses an ensemble with a scaler, reference values, a drift reference, a graph, or a class other than EXACT (rules EN4, EN7).
 func checkNothingOfItsOwn(m *anomalyv1.ModelMetadata) error {
 	if m.Scaler != nil || len(m.GetReferenceValues()) > 0 {
 		return fmt.Errorf("scaler or reference_values is set; an ensemble has none, its members have")
+	}
+	if m.Drift != nil {
+		return fmt.Errorf("drift is set; an ensemble has none, its members have")
 	}
 	g := m.GetGraph()
 	if g.GetAvailable() || g.GetFile() != "" || g.GetUnavailableReason() != "" || g.GetPrecision() != "" || len(g.GetOperatorCounts()) > 0 {

@@ -59,7 +59,7 @@ func checkMetadata(m *anomalyv1.ModelMetadata, detector Detector) error {
 	if m.GetModelType() != detector.String() {
 		return fmt.Errorf("model_type is %q; the manifest says %s", m.GetModelType(), detector)
 	}
-	checks := []func(*anomalyv1.ModelMetadata) error{checkFeatures, checkScaler, checkDecision, checkGraphEntry}
+	checks := []func(*anomalyv1.ModelMetadata) error{checkFeatures, checkScaler, checkDecision, checkGraphEntry, checkDrift}
 	if detector == Ensemble { // it has neither scaler nor graph of its own
 		checks = []func(*anomalyv1.ModelMetadata) error{checkFeatures, checkDecision, checkNothingOfItsOwn}
 	}

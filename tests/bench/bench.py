@@ -3,7 +3,7 @@
     python tests/bench/bench.py                  # everything, some twenty minutes
     python tests/bench/bench.py --only graphs    # one part
 
-Parts: graphs, go, sidecar, memory, edge, training, adbench, reading, serving.
+Parts: graphs, go, sidecar, memory, edge, training, adbench, drift, reading, serving.
 
 Prints a table with each bar and whether it was met, and writes build/bench.json.
 """
@@ -363,6 +363,45 @@ def reading(arguments: argparse.Namespace) -> list[Result]:
     return results
 
 
+def drift(_: argparse.Namespace) -> list[Result]:
+    """Drift seen where there is none, in training rows drawn anew and in later ones, and where one metric shifted."""
+    from dwcp_sidecar.drift import Sketch
+    from dwcp_training.data import forest_rows
+    from dwcp_training.drift_reference import describe
+    from tests.bench import drift as cases
+
+    results = []
+    for name, process in cases.PROCESSES.items():
+        for training, sizes in ((2_000, (64, 500)), (10_000, (64, 1024, 4096, 10_000))):
+            for rows in sizes:
+                rates = cases.false_drift(process, training, rows, 1000)
+                results.append(
+                    Result(
+                        f"false drift, {name}: {rows:,} of {training:,} training rows, 1,000 times",
+                        f"{rates.training:.2%}; later rows {rates.later:.1%} ({rates.later_critical:.1%} "
+                        "without thresholds)",
+                        f"at most {cases.RATE:.0%}",
+                        rates.training <= cases.RATE,
+                    )
+                )
+        for rows in (256, 1024, 4096):
+            found = {shift: cases.power(process, 10_000, rows, shift) for shift in (0.25, 0.5, 1.0)}
+            text = ", ".join(f"{share:.0%} at {shift:g} sd" for shift, share in found.items())
+            results.append(Result(f"drift found, {name}: {rows:,} rows against 10,000", text))
+    data = forest_rows()
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        reference = describe(data, 42).reference
+        seconds.append(time.perf_counter() - start)
+    assert reference is not None
+    largest = max(feature.psi for feature in reference.compare(Sketch(reference).add(data.values)))
+    results.append(Result("PSI of 10,000 training rows against themselves", f"{largest:g}", "0", largest == 0))
+    text = f"{statistics.median(seconds):.2f} s"
+    results.append(Result(f"making the reference, {len(data):,} rows of 7 metrics", text, "1 s", max(seconds) < 1))
+    return results
+
+
 PARTS = {
     "graphs": graphs,
     "go": go,
@@ -371,6 +410,7 @@ PARTS = {
     "edge": edge,
     "training": training,
     "adbench": adbench,
+    "drift": drift,
     "reading": reading,
     "serving": serving,
 }

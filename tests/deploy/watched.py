@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import time
 import urllib.parse
@@ -20,6 +19,7 @@ import yaml
 from dwcp.anomaly.v1 import scoring_pb2, scoring_pb2_grpc
 from dwcp_sidecar.client import Client
 from dwcp_sidecar.errors import ContractError
+from tests.conformance.drift_set import with_drift
 from tests.deploy.certificates import make_certificates
 from tests.deploy.tools import DEPLOY, REFERENCE, free_port, tool
 
@@ -28,7 +28,6 @@ WAIT = 15
 SCRAPE_SECONDS = 1
 ROW = [105.2, 10.5, 0.01, 1.2, 45.3, 58.7, 0.001]
 ALARM = [105.2, 55.0, 0.01, 1.2, 45.3, 58.7, 0.001]
-BY_PRODUCTS = ("*.pkl", "*.h5", "*.keras")
 
 
 @dataclass
@@ -60,10 +59,10 @@ class Sidecar:
 
 @contextlib.contextmanager
 def sidecar(name: str, command: list[str | Path], folder: Path) -> Iterator[Sidecar]:
-    """A sidecar with its own copy of the reference set, on a unix socket and on TCP with TLS."""
+    """A sidecar with its own copy of the reference set and drift references, on a unix socket and on TCP with TLS."""
     folder.mkdir()
     make_certificates(folder)
-    shutil.copytree(REFERENCE, folder / "models", ignore=shutil.ignore_patterns(*BY_PRODUCTS))
+    with_drift(REFERENCE, folder / "models")
     started = Sidecar(name, folder, f"127.0.0.1:{free_port()}")
     arguments = ["--models", started.models, "--unix", folder / "s", "--listen", "127.0.0.1:0", "--watch", "0.2"]
     tls = ["--tls-cert", folder / "tls.crt", "--tls-key", folder / "tls.key"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from tests.conformance.cases import DETECTORS, ENSEMBLE
-from tests.mutation import classifier, dense, ensemble, neighbors, scorers, svm
+from tests.mutation import classifier, dense, drift, ensemble, neighbors, scorers, svm
 from tests.mutation.mutation import GOLDEN, GRAPH, Makers, Mutation, audited, contradiction, found
 from tests.mutation.scorers import FOREST, LSTM
 from tests.mutation.set_copy import MANIFEST, METADATA, SetCopy
@@ -211,6 +211,7 @@ MUTATIONS: list[Mutation] = [
     *svm.mutations(),
     *classifier.mutations(),
     *ensemble.mutations(),
+    *drift.mutations(),
     *_metadata(),
     *_golden(),
     *_files(),

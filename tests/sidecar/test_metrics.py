@@ -44,10 +44,20 @@ M1 = {
     "dwcp_worker_restarts": ("counter", set()),
     "dwcp_certificate_expiry_timestamp_seconds": ("gauge", set()),
     "dwcp_certificate_reloads": ("counter", {"result"}),
+    "dwcp_drift_rows": ("gauge", {"detector"}),
+    "dwcp_drift_psi": ("gauge", {"detector", "metric"}),
+    "dwcp_drift_wasserstein": ("gauge", {"detector", "metric"}),
+    "dwcp_drift": ("gauge", {"detector", "metric"}),
 }
 """The table of M1: name without `_total`, type, labels."""
 
 USE_ALL = """
+class Recent:
+    def compare(self):
+        class Feature:
+            name, psi, wasserstein, drifted = "latency", 0.5, 0.25, True
+        return [("isolation_forest", 4096, [Feature])]
+metrics.recent = Recent()
 metrics.read(lambda: 3, lambda: 2, lambda: 1)
 metrics.call("Score", "OK", 0.0007)
 metrics.call("Score", "OK", 0.3)
@@ -135,6 +145,10 @@ def test_what_was_counted():
     assert values["dwcp_model_set_loaded_timestamp_seconds"] == 200
     assert values["dwcp_model_set_created_timestamp_seconds"] == 60
     assert values["dwcp_certificate_expiry_timestamp_seconds"] == 4000
+    assert values['dwcp_drift_rows{detector="isolation_forest"}'] == 4096
+    of_latency = '{detector="isolation_forest",metric="latency"}'
+    found = [values[f"dwcp_drift{name}{of_latency}"] for name in ("_psi", "_wasserstein", "")]
+    assert found == [0.5, 0.25, 1]
 
 
 def test_only_the_set_in_use_is_named(metrics):

@@ -250,6 +250,7 @@ func (c *inferCall) run(ctx context.Context, _ *service, l *live) error {
 		return err
 	}
 	m.batch(&c.verdict)
+	m.seen(rows, anomaly.BatchWindows, len(c.verdict.Scores))
 	c.answer = &oipv2.ModelInferResponse{ModelName: c.model, ModelVersion: l.id, Id: c.id}
 	for _, o := range outputs {
 		c.answer.Outputs = append(c.answer.Outputs, &oipv2.ModelInferResponse_InferOutputTensor{

@@ -37,9 +37,11 @@ type model struct {
 	windowed bool
 	features []string
 	counts   *modelCounts
+	recent   *recent
 }
 
-func newLive(scorer anomaly.Scorer, m *metrics) *live {
+// newLive describes a scorer. The last driftWindow rows of each detector are kept to see drift by (rule DR6); 0 keeps none.
+func newLive(scorer anomaly.Scorer, m *metrics, driftWindow int) *live {
 	l := &live{scorer: scorer, id: scorer.ID(), modelSet: describe(scorer), opened: time.Now()}
 	for _, d := range anomaly.Detectors() {
 		if metadata := scorer.Metadata(d); metadata != nil {
@@ -47,6 +49,7 @@ func newLive(scorer anomaly.Scorer, m *metrics) *live {
 			l.models[d] = &model{
 				detector: d, window: anomaly.WindowLength(scorer, d), windowed: metadata.Timesteps != nil, features: names,
 				counts: m.model(d, names),
+				recent: newRecent(anomaly.DriftReferenceOf(scorer, d), len(names), driftWindow),
 			}
 		}
 	}
@@ -75,7 +78,8 @@ func (l *live) check(ctx context.Context, t target) error {
 	return err
 }
 
-// describe is the answer of GetModelSet: metadata of the models that can be scored, without calibration scores and history.
+// describe is the answer of GetModelSet: metadata of the models that can be scored, without what only this server needs: calibration
+// scores, history and drift reference.
 func describe(scorer anomaly.Scorer) *anomalyv1.GetModelSetResponse {
 	answer := &anomalyv1.GetModelSetResponse{ModelSetId: scorer.ID()}
 	for _, d := range anomaly.Detectors() {
@@ -87,6 +91,7 @@ func describe(scorer anomaly.Scorer) *anomalyv1.GetModelSetResponse {
 		if short.Calibration != nil {
 			short.Calibration.Scores = nil
 		}
+		short.Drift = nil
 		if short.Training != nil {
 			short.Training.History = nil
 		}

@@ -51,7 +51,7 @@ func newService(scorer anomaly.Scorer, settings Settings, log *slog.Logger) *ser
 	s := &service{settings: settings, log: log, health: health.NewServer()}
 	s.streams.all = map[*stream]struct{}{}
 	s.metrics = newMetrics(state{s})
-	l := newLive(scorer, s.metrics)
+	l := newLive(scorer, s.metrics, settings.driftWindow())
 	s.live.Store(l)
 	s.tellHealth(l)
 	s.reloader = &reloader{

@@ -142,6 +142,16 @@ func (m *model) batch(v *anomaly.BatchVerdict) {
 	}
 }
 
+// seen keeps the last row of each of count items of a batch to see drift by (rule DR6).
+func (m *model) seen(rows []float64, layout anomaly.BatchLayout, count int) {
+	width := len(m.features)
+	stride := width
+	if layout != anomaly.BatchSeries {
+		stride *= m.window
+	}
+	m.recent.addItems(rows, (m.window-1)*width, stride, count)
+}
+
 // alarm counts one alarm, by the feature that contributes most.
 func (m *model) alarm(level anomaly.Level, contributions []float32) {
 	top, best := 0, float32(0)
@@ -178,6 +188,10 @@ var (
 	writtenDesc     = describeState("dwcp_model_set_created_timestamp_seconds", "When the manifest of the model set in use was written.")
 	workersDesc     = describeState("dwcp_workers", "Processes that answer.")
 	restartsDesc    = describeState("dwcp_worker_restarts_total", "Processes that had to be started again.")
+	driftRowsDesc   = describeState("dwcp_drift_rows", "Recent rows that are compared with the training rows.", "detector")
+	driftPSIDesc    = describeState("dwcp_drift_psi", "Population stability index of recent rows.", "detector", "metric")
+	driftFarDesc    = describeState("dwcp_drift_wasserstein", "Wasserstein distance of recent rows, in training standard deviations.", "detector", "metric")
+	driftDesc       = describeState("dwcp_drift", "1 where recent rows have drifted from the training rows.", "detector", "metric")
 	certificateDesc = describeState("dwcp_certificate_expiry_timestamp_seconds", "When the certificate in use ends to be valid.")
 )
 
@@ -185,6 +199,7 @@ var (
 func (s state) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		inFlightDesc, queuedDesc, streamsDesc, setDesc, openedDesc, writtenDesc, workersDesc, restartsDesc, certificateDesc,
+		driftRowsDesc, driftPSIDesc, driftFarDesc, driftDesc,
 	} {
 		to <- d
 	}
@@ -206,8 +221,29 @@ func (s state) Collect(to chan<- prometheus.Metric) {
 	if !l.written.IsZero() {
 		gauge(writtenDesc, unixSeconds(l.written))
 	}
+	for _, m := range l.models {
+		if m != nil && m.recent != nil {
+			m.collectDrift(gauge)
+		}
+	}
 	if s.s.certificates != nil {
 		gauge(certificateDesc, unixSeconds(s.s.certificates.expiry()))
+	}
+}
+
+// collectDrift publishes what rule DR6 says.
+func (m *model) collectDrift(gauge func(d *prometheus.Desc, value float64, labels ...string)) {
+	name := m.detector.String()
+	rows, found := m.recent.compare()
+	gauge(driftRowsDesc, float64(rows), name)
+	for j, f := range found {
+		drifted := 0.0
+		if f.Drifted {
+			drifted = 1
+		}
+		gauge(driftPSIDesc, f.PSI, name, m.features[j])
+		gauge(driftFarDesc, f.Wasserstein, name, m.features[j])
+		gauge(driftDesc, drifted, name, m.features[j])
 	}
 }
 

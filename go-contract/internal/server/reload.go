@@ -149,7 +149,7 @@ func opener(keys []ed25519.PublicKey) func(folder string) (anomaly.Scorer, error
 
 // swap puts a scorer in the place of the live one.
 func (s *service) swap(scorer anomaly.Scorer) {
-	l := newLive(scorer, s.metrics)
+	l := newLive(scorer, s.metrics, s.settings.driftWindow())
 	s.live.Store(l)
 	s.tellHealth(l)
 	s.streams.each(func(st *stream) {

@@ -173,6 +173,7 @@ func (c *scorings) sample(ctx context.Context, w *window, values []float64, outc
 				return err // all that can be wrong with a sample is checked
 			}
 			m.verdict(&o.verdict)
+			m.recent.add(values)
 		}
 	}
 	return nil

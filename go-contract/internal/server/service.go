@@ -45,7 +45,9 @@ func (c *scoreCall) run(ctx context.Context, _ *service, l *live) error {
 		return err
 	}
 	c.setID = l.id
-	l.model(c.detector).verdict(&c.verdict)
+	m := l.model(c.detector)
+	m.verdict(&c.verdict)
+	m.recent.add(c.samples[len(c.samples)-1])
 	return nil
 }
 
@@ -93,7 +95,9 @@ func (c *batchCall) run(ctx context.Context, _ *service, l *live) error {
 		return err
 	}
 	v, to := &c.verdict, &c.answer
-	l.model(c.detector).batch(v)
+	m := l.model(c.detector)
+	m.batch(v)
+	m.seen(c.rows, c.layout, len(v.Scores))
 	c.levels = slices.Grow(c.levels[:0], len(v.Levels))
 	for _, level := range v.Levels {
 		c.levels = append(c.levels, anomalyv1.Level(level))

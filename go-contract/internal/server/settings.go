@@ -23,6 +23,9 @@ type Settings struct {
 	Grace time.Duration
 	// ReadyFile is written when the server answers, with the line it prints; removed when it stops. Empty for none.
 	ReadyFile string
+	// DriftWindow is the number of recent rows of each detector that are compared with its training rows, where there are metrics; 0
+	// compares nothing (rule DR6).
+	DriftWindow int
 	// Watch is the time between looks at the model folder (rule R1); 0 for none.
 	Watch time.Duration
 	// TLS is for the TCP address; the unix socket stays plain.
@@ -45,6 +48,9 @@ type Limits struct {
 	// StreamIdle is how long nothing may move on a stream.
 	StreamIdle time.Duration
 }
+
+// DefaultDriftWindow is that of the command.
+const DefaultDriftWindow = 4096
 
 // DefaultLimits are those that the command has.
 func DefaultLimits() Limits {
@@ -80,6 +86,8 @@ func (s Settings) check() error {
 		}
 	}
 	switch {
+	case s.DriftWindow < 0 || s.DriftWindow > 1<<30:
+		return cannotStart("--drift-window is %d; give a number of rows, or 0 for none", s.DriftWindow)
 	case s.Grace < 0:
 		return cannotStart("--grace is no number of seconds, 0 or more")
 	case s.Watch < 0:
@@ -101,6 +109,14 @@ func (s Settings) check() error {
 		}
 	}
 	return s.TLS.check(s.Listen)
+}
+
+// driftWindow is the number of rows that are kept: none where nobody would see them.
+func (s Settings) driftWindow() int {
+	if s.Metrics == "" {
+		return 0
+	}
+	return s.DriftWindow
 }
 
 // onlyTrusted says whether those who can call may also ask for a reload: the addresses are unix sockets and loopback addresses, or

@@ -18,6 +18,7 @@ from dwcp_training.cli_options import (
     SignKey,
     Synthetic,
     ThresholdPercentile,
+    UsageApart,
     Verbose,
     gamma_of,
     trains,
@@ -430,6 +431,44 @@ def explain(
             models, data or (), detector or (), standard_input=standard_input, rows=row or (), times=at or (),
             alarms=alarms, worst=worst, top=top, as_json=json, shap=shap, profile=profile, on_bad_rows=on_bad_rows,
             cadence=cadence,
+        )
+    )  # fmt: skip
+
+
+@app.command(
+    cls=UsageApart,
+    epilog="Example: dwcp drift --models models --data today.csv\n\n"
+    "Every metric, with figures for a program: dwcp drift --models models --data today/ --per-feature --json drift.json"
+    "\n\nExit status: 0 no drift, 2 drift, 1 the data or the model set cannot be used, 64 wrong usage.",
+)
+def drift(
+    models: Annotated[Path, typer.Option(help="Folder of the model set.")],
+    data: Annotated[
+        list[Path], typer.Option(help="Recent rows: file or folder, as in training; may be given several times.")
+    ],
+    detector: Detectors = None,
+    profile: ProfileName = "dwcp",
+    psi: Annotated[
+        Optional[float], typer.Option(help="A PSI up to this is no drift (default: the model's, as a rule 0.25).")
+    ] = None,
+    wasserstein: Annotated[
+        Optional[float],
+        typer.Option(help="Nor is a distance up to so many training standard deviations (default: the model's, 0.15)."),
+    ] = None,
+    per_feature: Annotated[
+        bool, typer.Option("--per-feature", help="Show every metric, not only those that drifted.")
+    ] = False,
+    json: Annotated[Optional[Path], typer.Option(help="Write all figures to this file too.")] = None,
+    window: Annotated[Optional[int], typer.Option(help="Compare the last rows alone, so many (default: all).")] = None,
+    on_bad_rows: OnBadRows = "fail",
+) -> None:
+    """Says whether recent rows are still distributed as the training rows were: PSI and Wasserstein distance."""
+    from dwcp_training.drift import run_drift
+
+    raise typer.Exit(
+        run_drift(
+            models, data, detector or (), profile=profile, psi=psi, wasserstein=wasserstein, per_feature=per_feature,
+            json_file=json, window=window, on_bad_rows=on_bad_rows,
         )
     )  # fmt: skip
 

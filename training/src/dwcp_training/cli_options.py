@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import typer
+from typer.core import TyperCommand
+
+from dwcp_training.exit_status import USAGE
 
 Synthetic = Annotated[bool, typer.Option("--synthetic", help="Train on made-up normal data, for trying things out.")]
 Data = Annotated[
@@ -70,6 +73,18 @@ MaxRows = Annotated[
     typer.Option(help="Most training rows; of more, as many are drawn at random (default 5000). More is slower."),
 ]
 Epochs = Annotated[Optional[int], typer.Option(help="Most passes over the data (default 50).")]
+
+
+class UsageApart(TyperCommand):
+    """A command whose status 2 has a meaning of its own: wrong usage ends it with USAGE."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if getattr(error, "exit_code", None) == 2:  # --help ends with an exception, too
+                error.exit_code = USAGE  # type: ignore[attr-defined]
+            raise
 
 
 def units_of(text: str) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from dwcp_training.data.fingerprint import fingerprint
 from dwcp_training.data.telemetry import Telemetry
 from dwcp_training.detectors.base import Fitted, Progress, silent
 from dwcp_training.detectors.registry import DETECTORS
+from dwcp_training.drift_reference import describe
 from dwcp_training.export.graph import operator_counts
 from dwcp_training.golden import make_golden
 from dwcp_training.golden.drafts import drafts_for
@@ -54,12 +55,14 @@ class Trained:
         detector: name of what was trained.
         facts: what to tell the person who trains, label to text.
         warning: why there is no ONNX graph, or an empty text.
+        no_drift: why there is no drift reference, or an empty text.
     """
 
     models: ModelSet
     detector: str
     facts: dict[str, str]
     warning: str
+    no_drift: str = ""
 
 
 def train(
@@ -97,7 +100,7 @@ def train(
         facts["signed"] = f"{SIGNATURE}, readers with the public key accept it"
     if candidate.golden:
         facts["golden vectors"] = f"{len(candidate.golden.cases)} cases, all passed"
-    return Trained(models, detector, facts, warning)
+    return Trained(models, detector, facts, warning, fitted.no_drift)
 
 
 def fit(
@@ -127,7 +130,20 @@ def fit(
         with suppress(PackageNotFoundError):  # scikit-learn's detectors need no TensorFlow (S2-7)
             record.library_versions[library] = version(library)
     record.library_versions["python"] = platform.python_version()
+    if detector != "ensemble":  # its members have their own
+        _describe(fitted, telemetry, settings.seed)  # type: ignore[attr-defined]  # every detector's settings have one
     return fitted
+
+
+def _describe(fitted: Fitted, telemetry: Telemetry, seed: int) -> None:
+    """Adds what later rows are compared with to see drift (DR1 to DR4), or the reason why it cannot be."""
+    described = describe(telemetry, seed)
+    if described.reference is None:
+        fitted.no_drift = f"no drift reference: {described.warning}"
+        fitted.metadata.training.warnings.append(fitted.no_drift)
+        return
+    fitted.metadata.drift.CopyFrom(described.reference.message())
+    fitted.facts["drift"] = f"reference of {described.reference.rows:,} normal rows"
 
 
 def _check_varies(telemetry: Telemetry) -> None:

@@ -13,10 +13,12 @@ from typing import Protocol
 
 from dwcp.anomaly.v1 import golden_pb2, model_pb2
 from dwcp_sidecar import detectors, protojson
+from dwcp_sidecar.drift import Reference
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model_set import MANIFEST, ModelSet, resolve
 from dwcp_sidecar.signatures import SIGNATURE, PublicKeys
 from dwcp_training.data.writers import whole_file
+from dwcp_training.drift_reference import BY_PRODUCT, as_arrays
 
 log = logging.getLogger("dwcp.training")
 
@@ -131,6 +133,7 @@ def _publish(output: Path, candidates: list[Candidate], signer: Signer | None) -
         )
         serving |= candidate.serving_files()
         byproducts |= candidate.byproducts
+    byproducts |= _drift_references(entries, serving)
     manifest = protojson.dumps(_manifest(entries, serving, byproducts)).encode()
     signature = None if signer is None else signer.sign(manifest)
     return install(
@@ -307,6 +310,17 @@ def _outdated_members(folder: Path, manifest: model_pb2.Manifest, candidates: li
         return any(not (folder / name).is_file() or (folder / name).read_bytes() != data for name, data in new.items())
 
     return [item.detector for item in candidates if item.detector in members and differs(item)]
+
+
+def _drift_references(entries: Mapping[str, model_pb2.ModelEntry], serving: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The drift references of a set as one file, where any of its models has one (S3-2)."""
+    found = {}
+    for name in sorted(entries, key=lambda name: detectors.BY_NAME[name]):
+        file = entries[name].metadata
+        reference = Reference.of(protojson.parse(serving[file], model_pb2.ModelMetadata(), file))
+        if reference is not None:
+            found[name] = reference
+    return {BY_PRODUCT: as_arrays(found)} if found else {}
 
 
 BYPRODUCTS = {

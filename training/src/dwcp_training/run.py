@@ -171,6 +171,8 @@ def _print_outcome(trained: Trained) -> None:
     for label, text in trained.facts.items():
         table.add_row(label, text)
     out.print(table)
+    if trained.no_drift:
+        print_warning(trained.no_drift)
     if trained.warning:
         print_warning(trained.warning)
         out.print("The model and its metadata are written, but this detector cannot be served before it is exported.")

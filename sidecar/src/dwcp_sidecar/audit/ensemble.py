@@ -18,9 +18,10 @@ WEIGHT_SLACK = 1e-9
 
 
 def check_nothing_of_its_own(metadata: model_pb2.ModelMetadata, require: Require) -> None:
-    """Demands that there is no scaler, no reference value and no graph, and the EXACT class (EN4, EN7)."""
+    """Demands no scaler, no reference value, no drift reference and no graph, and the EXACT class (EN4, EN7)."""
     own = metadata.HasField("scaler") or len(metadata.reference_values) > 0
     require(not own, "scaler or reference_values is set, which the members alone have")
+    require(not metadata.HasField("drift"), "drift is set, which the members alone have")
     graph = metadata.graph
     described = graph.available or graph.file or graph.unavailable_reason or graph.precision or graph.operator_counts
     require(not described, "graph describes a graph, which an ensemble does not have (EN7)")

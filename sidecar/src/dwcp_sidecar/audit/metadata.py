@@ -1,10 +1,11 @@
-"""Checks metadata for completeness and contradictions (A3, A4, P4, D2)."""
+"""Checks metadata for completeness and contradictions (A3, A4, P4, D2, DR1)."""
 
 import numpy as np
 
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar.audit import ensemble
 from dwcp_sidecar.audit.checks import Require, is_finite, is_midpoint, requirement
+from dwcp_sidecar.audit.drift import check_drift
 from dwcp_sidecar.audit.registry import LAYOUTS, PARAMETERS
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.limits import MAX_CALIBRATION_SCORES
@@ -41,6 +42,7 @@ def audit_metadata(metadata: model_pb2.ModelMetadata, name: str) -> None:
     else:
         _scaling(metadata, require)
         _graph_entry(metadata, require)
+        check_drift(metadata, require)
     parameters = PARAMETERS[metadata.model_type]
     for field in _OF_ONE_DETECTOR:
         if metadata.HasField(field):

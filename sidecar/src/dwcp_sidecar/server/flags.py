@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dwcp_sidecar.server.settings import DEFAULT_LISTEN, Limits, Reflection, Settings, StartError, Tls
+from dwcp_sidecar.server.settings import DEFAULT_LISTEN, DEFAULT_WINDOW, Limits, Reflection, Settings, StartError, Tls
 from dwcp_sidecar.signatures import KeyFileError, PublicKeys
 
 
@@ -23,6 +23,13 @@ def add(serve: argparse.ArgumentParser, models_help: str) -> None:
     where.add_argument("--unix", type=Path, metavar="PATH", help="unix socket, mode 0660; --listen adds TCP to it")
     where.add_argument(
         "--metrics", metavar="HOST:PORT", help="page for Prometheus, http://HOST:PORT/metrics (default: none)"
+    )
+    where.add_argument(
+        "--drift-window",
+        type=int,
+        default=DEFAULT_WINDOW,
+        metavar="ROWS",
+        help="last rows of a detector that --metrics compares with its training rows; 0: none (default: %(default)s)",
     )
     where.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM certificate chain: TLS on the TCP address")
     where.add_argument("--tls-key", type=Path, metavar="FILE", help="its PEM private key")
@@ -126,6 +133,7 @@ def settings(flags: Mapping[str, Any]) -> Settings:
         ready_file=path("ready_file"),
         watch=flags["watch"],
         metrics=flags["metrics"],
+        drift_window=flags["drift_window"],
         tls=_tls(path("tls_cert"), path("tls_key"), path("tls_client_ca")),
         reflection=Reflection(flags["reflection"]),
         traces=flags["traces"],

@@ -65,16 +65,21 @@ def _member(said: MemberVerdict) -> scoring_pb2.MemberVerdict:
     )
 
 
-def count_one(metrics: Metrics, model: Scorer, verdict: Verdict) -> None:
-    """Counts one score, and its alarm (M1)."""
+def count_one(metrics: Metrics, model: Scorer, verdict: Verdict, row: np.ndarray) -> None:
+    """Counts one score, and its alarm (M1), and keeps its last sample, float64 `[features]` (DR6)."""
     metrics.scored(model.name, 1)
+    if metrics.recent is not None:
+        metrics.recent.add(model, row)
     if verdict.is_anomaly:
         metrics.alarm(model.name, level_name(verdict.level), top_feature(model, verdict))
 
 
-def count_batch(metrics: Metrics, model: Scorer, verdicts: Verdicts) -> None:
-    """Counts the scores and alarms of a batch (M1)."""
+def count_batch(metrics: Metrics, model: Scorer, verdicts: Verdicts, rows: np.ndarray) -> None:
+    """Counts the scores and alarms of a batch (M1), and keeps the last sample of each item, float64 `[n, features]`
+    (DR6)."""
     metrics.scored(model.name, len(verdicts.scores))
+    if metrics.recent is not None:
+        metrics.recent.add_all(model, rows)
     alarms = np.flatnonzero(verdicts.is_anomaly)
     if not len(alarms):
         return

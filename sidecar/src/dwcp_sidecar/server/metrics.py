@@ -5,10 +5,11 @@ numbers in files there, and whichever of them calls `serve_metrics` shows the su
 a process counted stays in the sum when it ends; its gauges go when `forget` is called.
 """
 
+import itertools
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # prometheus_client is imported by the process that counts: i
     from prometheus_client.metrics_core import Metric
 
     from dwcp_sidecar.server.metrics_page import Page
+    from dwcp_sidecar.server.recent import Recent
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable with the folder that several processes share. Set before a `Metrics` is made."""
@@ -43,7 +45,19 @@ BUCKETS = (
 """Upper bounds of `dwcp_request_seconds`, the same in every implementation."""
 
 _INFO = "dwcp_model_set_info"
+_DRIFT = {
+    "dwcp_drift_rows": ("Recent rows that are compared with the training rows.", ("detector",)),
+    "dwcp_drift_psi": ("Population stability index of recent rows.", ("detector", "metric")),
+    "dwcp_drift_wasserstein": (
+        "Wasserstein distance of recent rows, in training standard deviations.",
+        ("detector", "metric"),
+    ),
+    "dwcp_drift": ("1 where recent rows have drifted from the training rows.", ("detector", "metric")),
+}
+"""Gauges of DR6: name to help and labels."""
+_GONE = -1.0  # of a series in a shared folder, which cannot be removed; no drift gauge is negative
 _PUBLISH_SECONDS = 1.0  # a scrape comes every 10 s or so; fresher gauges would not be seen
+_DRIFT_EVERY = 5  # times that long: drift is slow, and comparing takes some ms for each detector
 
 
 class Metrics:
@@ -53,7 +67,12 @@ class Metrics:
         identity: name of this process in the shared folder, without `_` and `/`; its process id when empty. A
             supervisor that gives its workers the same few names, each to one living process, gets a folder that does
             not grow with every restart.
+
+    Attributes:
+        recent: the last rows that were scored (DR6); None for a process that scores none, or where nobody looks.
     """
+
+    recent: "Recent | None" = None
 
     def __init__(self, identity: str = "") -> None:
         import prometheus_client as prometheus
@@ -118,8 +137,13 @@ class Metrics:
             gauge("dwcp_queued", "Those of them that wait for a thread.", "livesum"),
             gauge("dwcp_streams", "Streams that are open.", "livesum"),
         ]
-        if not self._shared:
+        self._drift: dict[str, Any] = {}
+        self._drift_series: dict[tuple[str, ...], Any] = {}
+        if self._shared:
+            self._drift = {name: gauge(name, help, "livemax", *labels) for name, (help, labels) in _DRIFT.items()}
+        else:
             self._workers.set(1)
+            self._registry.register(_Drift(self))
 
     def read(self, in_flight: Callable[[], float], queued: Callable[[], float], streams: Callable[[], float]) -> None:
         """Says where three gauges are read: when a scrape comes, or once a second where processes share a folder, for
@@ -272,11 +296,54 @@ class Metrics:
         return child
 
     def _publish(self, sources: list[tuple[Any, Callable[[], float]]]) -> None:
-        while True:
+        for turn in itertools.count():
             for metric, function in sources:
                 metric.set(function())
+            if turn % _DRIFT_EVERY == 0:
+                self._publish_drift()
             if self._stop.wait(_PUBLISH_SECONDS):
                 return
+
+    def _publish_drift(self) -> None:
+        if self.recent is None:
+            return
+        now = {(name, *labels): value for name, labels, value in drift_gauges(self.recent)}
+        for key in now.keys() - self._drift_series.keys():
+            self._drift_series[key] = self._drift[key[0]].labels(*key[1:])
+        for key, series in self._drift_series.items():
+            series.set(now.get(key, _GONE))
+
+
+def drift_gauges(recent: "Recent") -> Iterator[tuple[str, tuple[str, ...], float]]:
+    """Name, labels and value of each gauge of DR6, now."""
+    for detector, rows, found in recent.compare():
+        yield "dwcp_drift_rows", (detector,), float(rows)
+        for feature in found:
+            labels = detector, feature.name
+            yield "dwcp_drift_psi", labels, feature.psi
+            yield "dwcp_drift_wasserstein", labels, feature.wasserstein
+            yield "dwcp_drift", labels, float(feature.drifted)
+
+
+class _Drift:
+    """Compares when a scrape comes, in a process of its own."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> Iterable["Metric"]:
+        return ()  # asked when it is registered: there is nothing to compare yet
+
+    def collect(self) -> Iterable["Metric"]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        found: dict[str, Any] = {}
+        recent = self._metrics.recent
+        for name, labels, value in () if recent is None else drift_gauges(recent):
+            if name not in found:
+                found[name] = GaugeMetricFamily(name, _DRIFT[name][0], labels=_DRIFT[name][1])
+            found[name].add_metric(labels, value)
+        return found.values()
 
 
 class NoMetrics(Metrics):
@@ -349,7 +416,9 @@ class _Shared:
         for metric in metrics:
             if metric.name == _INFO:  # sets that were in use once
                 metric.samples = [sample for sample in metric.samples if sample.value]
-        return metrics
+            elif metric.name in _DRIFT:
+                metric.samples = [sample for sample in metric.samples if sample.value != _GONE]
+        return [metric for metric in metrics if metric.samples or metric.name not in _DRIFT]
 
 
 def _size(file: Path) -> int:

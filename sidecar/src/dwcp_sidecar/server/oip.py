@@ -144,8 +144,9 @@ class InferenceService:
         model = _model(models, request.model_name, request.model_version)
         names = _wanted(model, request)
         explain = Explain.NEVER if _EXPLAINED.isdisjoint(names) else Explain.ALWAYS
-        verdicts = model.score_batch(_samples(model, request), explain)
-        count_batch(metrics, model, verdicts)
+        samples = _samples(model, request)
+        verdicts = model.score_batch(samples, explain)
+        count_batch(metrics, model, verdicts, samples[:, -1] if model.windowed else samples)
         response = oip.ModelInferResponse(id=request.id)
         response.MergeFrom(_head(model.name, models.id, names, len(verdicts.scores), len(model.feature_names)))
         response.raw_output_contents.extend([_OUTPUTS[name].values(model, verdicts).tobytes() for name in names])

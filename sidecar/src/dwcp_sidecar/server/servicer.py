@@ -8,6 +8,7 @@ import numpy as np
 from dwcp.anomaly.v1 import scoring_pb2
 from dwcp_sidecar import detectors
 from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.features import check_samples
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.server import wire
@@ -52,8 +53,9 @@ class Servicer:
         models = self._live.models
         model = _model(models, request)
         explain = explain_of(request.explain)
-        verdict = model.verdict([sample.values for sample in request.samples], explain)
-        count_one(self._metrics, model, verdict)
+        window = check_samples([sample.values for sample in request.samples], model.feature_names, model.timesteps)
+        verdict = model.verdict_of(window, explain)
+        count_one(self._metrics, model, verdict, window[-1])
         return scoring_pb2.ScoreResponse(verdict=to_message(model, verdict), model_set_id=models.id)
 
     def score_batch(self, request: scoring_pb2.ScoreBatchRequest) -> bytes:
@@ -61,8 +63,9 @@ class Servicer:
         model = _model(models, request)
         explain = explain_of(request.explain)
         series = _series(request.layout)
-        verdicts = model.score_batch(_rows(request.rows, len(model.feature_names)), explain, series=series)
-        count_batch(self._metrics, model, verdicts)
+        rows = _rows(request.rows, len(model.feature_names))
+        verdicts = model.score_batch(rows, explain, series=series)
+        count_batch(self._metrics, model, verdicts, rows[model.timesteps - 1 :: 1 if series else model.timesteps])
         asked = explain != Explain.NEVER
         return wire.batch_response(verdicts, explained=asked, threshold=model.threshold, id=models.id)
 
@@ -74,6 +77,7 @@ class Servicer:
             metadata.CopyFrom(model.metadata)
             metadata.calibration.ClearField("scores")
             metadata.training.ClearField("history")
+            metadata.ClearField("drift")
         return response
 
 

@@ -12,6 +12,7 @@ from dwcp_sidecar.server.app import App
 from dwcp_sidecar.server.candidate import Candidate
 from dwcp_sidecar.server.live import Live
 from dwcp_sidecar.server.metrics import Metrics, NoMetrics
+from dwcp_sidecar.server.recent import Recent
 from dwcp_sidecar.server.settings import Settings
 
 
@@ -39,6 +40,9 @@ class Serving:
     ) -> None:
         self.metrics = NoMetrics() if settings.metrics is None else Metrics(identity)
         self.live = Live(models)
+        if settings.metrics is not None:
+            recent = self.metrics.recent = Recent(settings.drift_window)
+            self.live.listen(recent.use)
         self.live.listen(self._describe)
         self.candidate = Candidate(self.live, settings.public_keys)
         self.app = App(self.live, settings, self.metrics, reload)

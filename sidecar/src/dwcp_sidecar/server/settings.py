@@ -17,6 +17,13 @@ MAX_MESSAGE_BYTES = MAX_BATCH_BYTES + 1024 * 1024
 reaches the check that answers BATCH_TOO_LARGE."""
 
 
+DEFAULT_WINDOW = 4096
+"""Recent rows of a detector that are compared with its training rows."""
+
+MAX_WINDOW = 1 << 30
+"""Most of them; memory has a limit of its own (DR6)."""
+
+
 class StartError(Exception):
     """The server cannot start for a reason that is not its model set: an address or a file. Names the remedy."""
 
@@ -90,6 +97,7 @@ class Settings:
         ready_file: written when the server answers, with the line it prints; removed when it stops.
         watch: seconds between looks at the folder (R1); 0 for none.
         metrics: `host:port` of the Prometheus page; None for none.
+        drift_window: rows that are kept of each detector and compared with its training rows (DR6); 0 for none.
         tls: files for TLS on the TCP address; None for plain text.
         reflection: whether the services can be listed.
         traces: whether OpenTelemetry spans are sent.
@@ -109,6 +117,7 @@ class Settings:
     ready_file: Path | None = None
     watch: float = 2.0
     metrics: str | None = None
+    drift_window: int = DEFAULT_WINDOW
     tls: Tls | None = None
     reflection: Reflection = Reflection.AUTO
     traces: bool = False
@@ -121,6 +130,8 @@ class Settings:
         for flag, address in (("--listen", self.listen), ("--metrics", self.metrics)):
             if address is not None:
                 split_address(address, flag)
+        if not 0 <= self.drift_window <= MAX_WINDOW:
+            raise StartError(f"--drift-window is {self.drift_window}; give a number of rows, or 0 for none")
         if self.workers < 1:
             raise StartError(f"--workers is {self.workers}; give at least 1")
         for flag, seconds in (("--grace", self.grace), ("--watch", self.watch)):

@@ -180,10 +180,11 @@ class _Batch:
             return iter(())
         if len(self._items) == 1:
             verdict = self._model.verdict_of(self._items[0], explain)
-            count_one(metrics, self._model, verdict)
+            count_one(metrics, self._model, verdict, self._items[0][-1])
             return iter((self._message(verdict),))
-        scored = self._model.run(np.array(self._items), explain)
-        count_batch(metrics, self._model, scored)
+        items = np.array(self._items)
+        scored = self._model.run(items, explain)
+        count_batch(metrics, self._model, scored, items[:, -1])
         return map(self._message, scored.each())
 
     def _message(self, verdict: Verdict) -> scoring_pb2.Verdict:

@@ -156,6 +156,7 @@ def _telemetry(
         report=report,
         series=tuple(zip(starts, ends, strict=True)),
         scaling=profile.scaling,
+        drift=profile.drift,
         labels=_joined([item.anomalous[item.kept] for item in used if item.anomalous is not None]),
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwcp_training.data.report import Report
-from dwcp_training.profiles import FeatureSchema, Scaling
+from dwcp_training.profiles import DriftDefaults, FeatureSchema, Scaling
 
 Segments = tuple[tuple[int, int], ...]
 """Row ranges ``[start, stop)`` in ascending order, without overlap."""
@@ -31,6 +31,7 @@ class Telemetry:
         report: what reading found.
         series: row range of each series: a run, a device, or all files together; empty means that there is one.
         scaling: where the scaler of a model of this data comes from.
+        drift: what counts as drift of this data.
         labels: bool ``[n]``, the rows that are anomalies; None for data that was read as normal alone.
     """
 
@@ -44,6 +45,7 @@ class Telemetry:
     report: Report
     series: Segments = ()
     scaling: Scaling = field(default_factory=Scaling)
+    drift: DriftDefaults = field(default_factory=DriftDefaults)
     labels: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:

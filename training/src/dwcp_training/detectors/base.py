@@ -79,6 +79,7 @@ class Fitted:
         byproducts: file name to bytes, for people and other tools.
         metadata_file, graph_file: their names in a set; no graph file for an ensemble, which has no graph (EN7).
         facts: what to tell the person who trains, label to text.
+        no_drift: why there is no drift reference, or an empty text.
         follow: what else has to follow when the threshold moves: by-products that decide, IF5's depth.
     """
 
@@ -95,6 +96,7 @@ class Fitted:
     metadata_file: str
     graph_file: str
     facts: dict[str, str] = field(default_factory=dict)
+    no_drift: str = ""
     follow: Callable[[float], dict[str, bytes]] = lambda threshold: {}
 
     def move_threshold(self, threshold: float) -> None:

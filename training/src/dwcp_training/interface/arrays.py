@@ -181,6 +181,7 @@ def telemetry_of(
         source="array",
         report=Report(rows_read=len(rows), rows_used=len(rows)),
         scaling=profile.scaling,
+        drift=profile.drift,
         labels=labels,
     )
     warnings = warnings_about(telemetry, profile, longest_gap_seconds=0.0, asked_to_exclude=False)

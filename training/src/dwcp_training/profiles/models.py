@@ -172,6 +172,19 @@ class Scaling(_Closed):
     divisors: dict[Name, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
 
 
+class DriftDefaults(_Closed):
+    """What counts as drift of a model's data, recorded with the model; a flag of `dwcp drift` wins over the thresholds.
+
+    Attributes:
+        rate: share of comparisons without drift in which any metric may exceed its critical value.
+        psi_threshold, wasserstein_threshold: statistics up to these are no drift, however significant.
+    """
+
+    rate: Annotated[float, Field(ge=0.001, le=0.5)] = 0.01
+    psi_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.25
+    wasserstein_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.15
+
+
 class Recommended(_Closed):
     """Amount of training data below which a warning is given: rows, and days between the first and the last."""
 
@@ -361,6 +374,7 @@ class Profile(_Closed):
         reader: how files become rows.
         scaling: where the scaler comes from.
         recommended: amount of data below which a warning is given.
+        drift: what counts as drift of the data.
         detectors: defaults of the hyperparameters.
     """
 
@@ -370,6 +384,7 @@ class Profile(_Closed):
     reader: Reader = Reader()
     scaling: Scaling = Scaling()
     recommended: Recommended = Recommended()
+    drift: DriftDefaults = DriftDefaults()
     detectors: Detectors = Detectors()
 
     @model_validator(mode="after")

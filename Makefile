@@ -130,5 +130,5 @@ check-breaking: $(VENV)/.ready ## Demand that the schemas still read what versio
 
 .PHONY: clean
 clean: ## Remove what was built and trained; the reference set stays
-	@rm -rf build $(MODELS)/.synthetic $(MODELS)/.lock $(MODELS)/current $(MODELS)/releases
+	@rm -rf build $(MODELS)/.synthetic $(MODELS)/.lock $(MODELS)/current $(MODELS)/releases $(MODELS)/history.jsonl $(MODELS)/.retrain
 	@find $(MODELS) -maxdepth 1 -type l -delete

@@ -14,11 +14,18 @@ from dwcp.anomaly.v1 import golden_pb2, model_pb2
 from dwcp_sidecar import detectors, protojson
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model_set import MANIFEST, ModelSet, resolve
+from dwcp_training.releases.history import (
+    CURRENT,
+    HISTORY,
+    RELEASES,
+    current_release,
+    previous_release,
+    record_switch,
+    releases_by_age,
+)
 
 log = logging.getLogger("dwcp.training")
 
-RELEASES = "releases"
-CURRENT = "current"
 ID_DIGITS = 16
 KEPT_RELEASES = 5
 
@@ -90,13 +97,71 @@ def publish(output: Path, candidates: list[Candidate]) -> ModelSet:
         PublishError: when the folder cannot be written.
         ContractError: when the set does not pass its own verification; the set in use stays.
     """
-    check_writable(output)
+    with _writing(output):
+        return _publish(output, candidates)
+
+
+def publish_set(output: Path, folder: Path, by: str, keep: int = KEPT_RELEASES, flag: str = "--output") -> ModelSet:
+    """Publishes a whole set that is in another folder: no model of the set in use is kept beside its own.
+
+    Args:
+        output: folder of the model set.
+        folder: of the other set.
+        by: what the history says about who did it.
+        keep: releases to keep, as of `prune`.
+        flag: names `output` in messages.
+
+    Raises:
+        PublishError, ContractError: as of `publish`.
+    """
+    with _writing(output, flag):
+        _clear_leftovers(output)
+        source = ModelSet.open(folder).path
+        files = {path.name: path.read_bytes() for path in source.iterdir() if path.is_file()}
+        return _put(output, files, by, keep)
+
+
+def promote(output: Path, release: str, by: str = "promote", flag: str = "--output") -> ModelSet:
+    """Makes a release the current one, after it was opened and has passed its golden vectors.
+
+    Args:
+        output: folder of the model set.
+        release: name of a folder in its `releases`.
+        by, flag: as of `publish_set`.
+
+    Raises:
+        PublishError, ContractError: as of `publish`.
+    """
+    with _writing(output, flag):
+        _clear_leftovers(output)
+        ModelSet.open(output / RELEASES / release)
+        return _make_current(output, release, by)
+
+
+def prune(output: Path, keep: int, flag: str = "--output") -> list[str]:
+    """Removes releases beyond the newest `keep`, but never the current one nor the one before it.
+
+    Returns:
+        Names of those that were removed.
+
+    Raises:
+        PublishError: when the folder cannot be written.
+    """
+    with _writing(output, flag):
+        _clear_leftovers(output)
+        return _prune(output, keep)
+
+
+@contextmanager
+def _writing(output: Path, flag: str = "--output") -> Iterator[None]:
+    """One writer at a time, in a folder that can be written to; it is made where it is not there."""
+    check_writable(output, flag)
     try:
         output.mkdir(parents=True, exist_ok=True)
         with _locked(output):
-            return _publish(output, candidates)
+            yield
     except OSError as error:
-        raise PublishError(f"--output {output}: {error}. The set in use was not touched.") from None
+        raise PublishError(f"{flag} {output}: {error}. The set in use was not touched.") from None
 
 
 def _publish(output: Path, candidates: list[Candidate]) -> ModelSet:
@@ -112,11 +177,17 @@ def _publish(output: Path, candidates: list[Candidate]) -> ModelSet:
         serving |= candidate.serving_files()
         byproducts |= candidate.byproducts
     manifest = protojson.dumps(_manifest(entries, serving, byproducts)).encode()
-    release = output / RELEASES / hashlib.sha256(manifest).hexdigest()[:ID_DIGITS]
+    by = "train " + ", ".join(candidate.detector for candidate in candidates)
+    return _put(output, {**serving, **byproducts, MANIFEST: manifest}, by, KEPT_RELEASES)
+
+
+def _put(output: Path, files: Mapping[str, bytes], by: str, keep: int) -> ModelSet:
+    """Writes the files of a set aside, opens them as a reader would (A2), and makes them the current release."""
+    release = output / RELEASES / hashlib.sha256(files[MANIFEST]).hexdigest()[:ID_DIGITS]
     aside = output / RELEASES / f".writing-{os.getpid()}"
     try:
         aside.mkdir(parents=True)
-        for name, data in {**serving, **byproducts, MANIFEST: manifest}.items():
+        for name, data in files.items():
             _write(aside / name, data)
         ModelSet.open(aside)
         if not _is_whole(release):  # the same set may be there already, even in use: then it stays
@@ -124,13 +195,22 @@ def _publish(output: Path, candidates: list[Candidate]) -> ModelSet:
             aside.rename(release)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    _link(output / CURRENT, Path(RELEASES) / release.name)
-    for name in [*sorted(set(serving) | set(byproducts)), MANIFEST]:  # a new folder is complete when it has a manifest
+    models = _make_current(output, release.name, by)
+    _prune(output, keep)
+    return models
+
+
+def _make_current(output: Path, release: str, by: str) -> ModelSet:
+    """Switches `current` in one rename, and then the links beside it (A6)."""
+    before = current_release(output)
+    _link(output / CURRENT, Path(RELEASES) / release)
+    record_switch(output, release, before, by)
+    names = sorted(path.name for path in (output / RELEASES / release).iterdir() if path.name != MANIFEST)
+    for name in [*names, MANIFEST]:  # a new folder is complete when it has a manifest
         _link(output / name, Path(CURRENT) / name)
     for link in output.iterdir():
         if link.is_symlink() and not link.exists():  # a file that the new set no longer has
             link.unlink()
-    _prune(output, release.name)
     return ModelSet.open(output)
 
 
@@ -228,7 +308,7 @@ def _clear_leftovers(output: Path) -> None:
     for folder in (output / RELEASES).glob(".writing-*"):
         shutil.rmtree(folder, ignore_errors=True)
     for link in output.glob(".*"):
-        if link.is_symlink() or link.name.startswith(".probe-"):
+        if link.is_symlink() or link.name.startswith((".probe-", f".{HISTORY}.")):
             link.unlink(missing_ok=True)
 
 
@@ -257,9 +337,12 @@ def _link(link: Path, target: Path) -> None:
     new.replace(link)
 
 
-def _prune(output: Path, keep: str) -> None:
-    """Removes all but the newest releases; the one in use always stays."""
-    releases = [path for path in (output / RELEASES).iterdir() if not path.name.startswith(".") and path.name != keep]
-    releases.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in releases[KEPT_RELEASES - 1 :]:
-        shutil.rmtree(old, ignore_errors=True)
+def _prune(output: Path, keep: int) -> list[str]:
+    """Removes all but the newest releases; the one in use and the one before it always stay."""
+    current = current_release(output)
+    protected = {current, previous_release(output)}
+    others = [name for name in releases_by_age(output) if name not in protected]
+    spare = max(0, keep - sum(bool(name) for name in protected))
+    for name in others[spare:]:
+        shutil.rmtree(output / RELEASES / name, ignore_errors=True)
+    return others[spare:]

@@ -68,6 +68,21 @@ class Candidate:
         return files
 
 
+def candidate_of(models: ModelSet, detector: str) -> Candidate:
+    """What was published of a detector, to be published again beside others."""
+    folder = models.path
+    manifest = protojson.parse((folder / MANIFEST).read_bytes(), model_pb2.Manifest(), MANIFEST)
+    (entry,) = [entry for entry in manifest.models if detectors.NAMES[entry.detector] == detector]
+    return Candidate(
+        detector=detector,
+        metadata_file=entry.metadata,
+        metadata=models.metadata[detector],
+        graph=(folder / entry.graph).read_bytes() if entry.graph else None,
+        golden=models.golden.get(detector),
+        byproducts={name: (folder / name).read_bytes() for name in BYPRODUCTS[detector] if (folder / name).is_file()},
+    )
+
+
 def check_writable(output: Path, flag: str = "--output") -> None:
     """Tries to write where the output will be, and leaves nothing there; called before anything is trained.
 
@@ -101,7 +116,14 @@ def publish(output: Path, candidates: list[Candidate]) -> ModelSet:
         return _publish(output, candidates)
 
 
-def publish_set(output: Path, folder: Path, by: str, keep: int = KEPT_RELEASES, flag: str = "--output") -> ModelSet:
+def publish_set(
+    output: Path,
+    folder: Path,
+    by: str,
+    keep: int = KEPT_RELEASES,
+    flag: str = "--output",
+    replaces: str | None = None,
+) -> ModelSet:
     """Publishes a whole set that is in another folder: no model of the set in use is kept beside its own.
 
     Args:
@@ -110,11 +132,18 @@ def publish_set(output: Path, folder: Path, by: str, keep: int = KEPT_RELEASES, 
         by: what the history says about who did it.
         keep: releases to keep, as of `prune`.
         flag: names `output` in messages.
+        replaces: name of the release that must be current still, empty for none; None for any.
 
     Raises:
-        PublishError, ContractError: as of `publish`.
+        PublishError: when the folder cannot be written, or another release became current meanwhile.
+        ContractError: as of `publish`.
     """
     with _writing(output, flag):
+        if replaces not in (None, current_release(output)):
+            raise PublishError(
+                f"{flag} {output}: {current_release(output) or 'nothing'} is current now, and was not when this began "
+                f"({replaces or 'nothing'} was). Run it again."
+            )
         _clear_leftovers(output)
         source = ModelSet.open(folder).path
         files = {path.name: path.read_bytes() for path in source.iterdir() if path.is_file()}

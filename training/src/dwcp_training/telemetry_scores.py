@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp.anomaly.v1 import scoring_pb2
 from dwcp_sidecar.limits import MAX_BATCH_ITEMS
 from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.verdicts import Explain
@@ -23,13 +22,11 @@ class SeriesScores:
         scored: bool ``[n]``, whether a row ends a whole window.
         scores: float32 ``[n]``.
         alarmed: bool ``[n]``.
-        critical: bool ``[n]``, alarms of level CRITICAL (C4, EN5).
     """
 
     scored: NDArray[np.bool_]
     scores: NDArray[np.float32]
     alarmed: NDArray[np.bool_]
-    critical: NDArray[np.bool_]
 
 
 def series_scores(model: Scorer, telemetry: Telemetry) -> SeriesScores:
@@ -44,9 +41,7 @@ def series_scores(model: Scorer, telemetry: Telemetry) -> SeriesScores:
 def scores_of(model: Scorer, values: NDArray[np.float64], segments: Sequence[tuple[int, int]]) -> SeriesScores:
     """Scores rows, float64 ``[n, F]``, in segments, as `series_scores` does."""
     count, before = len(values), model.timesteps - 1
-    found = SeriesScores(
-        np.zeros(count, bool), np.zeros(count, np.float32), np.zeros(count, bool), np.zeros(count, bool)
-    )
+    found = SeriesScores(np.zeros(count, bool), np.zeros(count, np.float32), np.zeros(count, bool))
     for start, stop in segments:
         for first in range(start + before, stop, MAX_BATCH_ITEMS):
             last = min(first + MAX_BATCH_ITEMS, stop)
@@ -54,5 +49,4 @@ def scores_of(model: Scorer, values: NDArray[np.float64], segments: Sequence[tup
             part = slice(first, last)
             found.scored[part], found.scores[part] = True, verdicts.scores
             found.alarmed[part] = verdicts.is_anomaly
-            found.critical[part] = np.asarray(verdicts.levels) == scoring_pb2.LEVEL_CRITICAL
     return found

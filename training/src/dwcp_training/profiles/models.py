@@ -364,9 +364,9 @@ class Gate(_Closed):
             made for: the contamination, or what lies above the percentile.
         alarm_budget: alarms that a detector may raise in held-out rows, such as ``2/day`` or ``0.1/week``; alarms of
             rows that follow each other are one. Null leaves it to `false_alarm_factor`.
-        champion_alarms: which rows that the champion alarmed on are left out of training: those of level ``critical``,
-            ``all`` of them, or ``none``. With ``all``, a share of the normal rows that the thresholds are made for is
-            lost with every retraining, and false alarms become more from month to month.
+        champion_alarms: which rows that the champion alarmed on are left out of training. ``excess``: the longest runs
+            of them, beyond as many as its calibration says normal rows raise. ``all`` of them: then a share of the
+            normal rows is lost with every retraining, and false alarms become more from month to month. ``none``.
         most_alarms: share of the rows to train on that may be left out so; with more, the data has drifted and a person
             must look.
         latency_ms: most milliseconds of a single score, in the median.
@@ -380,7 +380,7 @@ class Gate(_Closed):
     recall_margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     false_alarm_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3.0
     alarm_budget: Annotated[str, Field(pattern=r"^\d+(\.\d+)?/(hour|day|week|month)$")] | None = None
-    champion_alarms: Literal["critical", "all", "none"] = "critical"
+    champion_alarms: Literal["excess", "all", "none"] = "excess"
     most_alarms: Share = 0.05
     latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     size_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 100.0

@@ -170,8 +170,9 @@ class _Retraining:
         window = chosen.window(champion)
         parts = set_apart(telemetry, champion, gate, window, keep_alarms=options.keep_alarms)
         if parts.left_out_rows:
+            kind = "all alarms" if gate.champion_alarms == "all" else "excess alarms"
             named = ", ".join(f"{name} {count:,}" for name, count in parts.left_out.items() if count)
-            self.console.print(f"  left out: {parts.left_out_rows:,} rows that the current release alarms on ({named})")
+            self.console.print(f"  left out: {parts.left_out_rows:,} rows for {kind} of the current release ({named})")
         self.console.print(
             f"  {len(parts.fitted):,} rows to train on, {len(parts.held_out):,} held out, "
             f"{parts.held_out.first_timestamp or 'the end'} and later"

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dwcp_sidecar.model_set import ModelSet
+from dwcp_sidecar.scorer import Scorer
 from dwcp_training.console import RefusedError
 from dwcp_training.data import Telemetry, time_split
 from dwcp_training.profiles import Gate
 from dwcp_training.retrain.collect import ranges_of
-from dwcp_training.telemetry_scores import series_scores
+from dwcp_training.telemetry_scores import SeriesScores, series_scores
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,37 @@ def set_apart(
     alarmed, by_detector = np.zeros(len(early), bool), {}
     for name, model in champion.models.items():
         scores = series_scores(model, early)
-        marks = scores.critical if gate.champion_alarms == "critical" else scores.alarmed
+        marks = scores.alarmed if gate.champion_alarms == "all" else excess_alarms(model, scores)
         by_detector[name] = int(marks.sum())
         alarmed |= marks
     count = int(alarmed.sum())
     if count > gate.most_alarms * len(early):
-        kind = "critical alarms of" if gate.champion_alarms == "critical" else "alarms of"
+        kind = "alarms of" if gate.champion_alarms == "all" else "alarms beyond what normal data raises, by"
         named = ", ".join(f"{name} {rows:,}" for name, rows in by_detector.items())
         raise RefusedError(
-            f"{count:,} of {len(early):,} rows ({100 * count / len(early):.1f} %) are {kind} the current release ({named}); at "
-            f"most {100 * gate.most_alarms:g} % are left out. Either there were incidents: list them with --exclude. Or the "
-            "data has drifted and is normal: train on it with --keep-alarms, after you have looked."
+            f"{count:,} of {len(early):,} rows ({100 * count / len(early):.1f} %) are {kind} the current release "
+            f"({named}); at most {100 * gate.most_alarms:g} % may be. Either there were incidents: list them with "
+            "--exclude. Or the data has drifted and is normal: train on it with --keep-alarms, after you have looked."
         )
     return SetApart(early.take(ranges_of(~alarmed)) if count else early, held_out, by_detector, count)
+
+
+def excess_alarms(model: Scorer, scores: SeriesScores) -> NDArray[np.bool_]:
+    """The alarms beyond as many as normal data raises: whole runs, the longest first; bool ``[n]``.
+
+    Of ``n`` calibration scores, held-out normal ones (C1), ``k`` are above the threshold: of rows like them a share of
+    ``(1 + k) / (n + 1)`` alarms. Were these left out too, the next threshold would be lower, and the one after it lower
+    again. A fault lasts, and alarms of normal rows are short: so the longest runs go first, and of equally long ones
+    those with the highest score.
+    """
+    calibrated = np.array(model.metadata.calibration.scores, np.float64)
+    expected = (1 + (calibrated > model.threshold).sum()) / (len(calibrated) + 1)
+    left = int(scores.alarmed.sum())
+    marks = np.zeros(len(scores.alarmed), bool)
+    runs = ranges_of(scores.alarmed)
+    for start, stop in sorted(runs, key=lambda run: (run[0] - run[1], -scores.scores[slice(*run)].max())):
+        if left <= expected * scores.scored.sum():
+            break
+        marks[start:stop] = True
+        left -= stop - start
+    return marks

@@ -172,7 +172,7 @@ class RangeQueries:
         for first, last in pairwise(edges):
             for j in range(len(features)):
                 stale += drop_stale(times[first:last], values[first:last, j], self.step_ms, now_ms)
-        inside = times >= start_ms
+        inside = times > start_ms
         whole = ~np.isnan(values).any(axis=1) if len(values) else np.zeros(0, bool)
         kept = inside & whole
         missing = (
@@ -224,7 +224,7 @@ def drop_stale(times: NDArray[np.int64], values: NDArray[np.float64], step_ms: i
         last = end
         while (
             last > 0 and there[last - 1] and values[last - 1] == values[last]
-            and times[last] - times[last - 1] <= step_ms and times[end] - times[last - 1] < LOOKBACK * 1e3
+            and times[last] - times[last - 1] <= step_ms and times[end] - times[last - 1] <= LOOKBACK * 1e3
         ):  # fmt: skip
             last -= 1
         values[last + 1 : end + 1] = np.nan

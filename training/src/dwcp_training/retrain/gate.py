@@ -71,13 +71,15 @@ class Decision:
 
     def as_json(self) -> dict[str, Any]:
         """For programs; a number that is none is null."""
+
+        def number(value: float | None) -> float | None:
+            return value if value is not None and math.isfinite(value) else None
+
         rows = []
         for row in self.rows:
-            content = asdict(row)
-            for name in ("champion", "challenger"):
-                if content[name] is not None and not math.isfinite(content[name]):
-                    content[name] = None
-            rows.append(content)
+            figures = {"champion": number(row.champion), "challenger": number(row.challenger)}
+            interval = None if row.interval is None else [number(end) for end in row.interval]
+            rows.append({**asdict(row), **figures, "interval": interval})
         return {
             "promote": self.promote,
             "champion": self.champion,

@@ -21,16 +21,19 @@ from tests.deploy.watched import process
 from tests.training.monitored import http_server
 
 FEATURES = ("bandwidth", "latency", "packet_loss", "jitter", "cpu_usage", "memory_usage", "error_rate")
+METRICS = tuple(f"link_{name}" for name in FEATURES)
 QUERIES = [word for name in FEATURES for word in ("--query", f"{name}=link_{name}")]
 
 
-def openmetrics(telemetry: Telemetry, begin: float, kept: NDArray[np.bool_], labels: str = "") -> list[str]:
+def openmetrics(
+    telemetry: Telemetry, begin: float, kept: NDArray[np.bool_], metrics: Sequence[str] = METRICS
+) -> list[str]:
     """Lines of the samples from `begin` on, seconds since 1970, a minute apart; `kept` are the rows that exist."""
     lines = []
-    for j, name in enumerate(FEATURES):
-        lines.append(f"# TYPE link_{name} gauge")
+    for j, name in enumerate(metrics):
+        lines.append(f"# TYPE {name} gauge")
         for row in np.flatnonzero(kept):
-            lines.append(f"link_{name}{labels} {float(telemetry.values[row, j])!r} {begin + 60 * row:.3f}")
+            lines.append(f"{name} {float(telemetry.values[row, j])!r} {begin + 60 * row:.3f}")
     return lines
 
 

@@ -49,6 +49,10 @@ $(MODELS)/.synthetic: $(VENV)/.ready
 	@$(VENV)/bin/dwcp-sidecar check --models $(MODELS)
 	@touch $@
 
+.PHONY: retrain
+retrain: $(VENV)/.ready ## Train on newer rows and promote what is better: make retrain DATA=normal.csv FLAGS=--dry-run
+	@$(VENV)/bin/dwcp retrain --models $(MODELS) $(addprefix --data ,$(DATA)) $(FLAGS)
+
 .PHONY: serve
 serve: train-synthetic ## Serve models/ on 127.0.0.1:50051
 	@$(VENV)/bin/dwcp-sidecar serve --models $(MODELS)
@@ -130,5 +134,5 @@ check-breaking: $(VENV)/.ready ## Demand that the schemas still read what versio
 
 .PHONY: clean
 clean: ## Remove what was built and trained; the reference set stays
-	@rm -rf build $(MODELS)/.synthetic $(MODELS)/.lock $(MODELS)/current $(MODELS)/releases
+	@rm -rf build $(MODELS)/.synthetic $(MODELS)/.lock $(MODELS)/current $(MODELS)/releases $(MODELS)/history.jsonl $(MODELS)/.retrain
 	@find $(MODELS) -maxdepth 1 -type l -delete

@@ -15,7 +15,7 @@ from dwcp_sidecar.client import Client
 from tests.deploy import unit_file
 from tests.deploy.tools import DEPLOY, REFERENCE, ROOT, tool
 
-UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+UNITS = sorted((DEPLOY / "systemd").glob("dwcp-sidecar*.service"))
 MOST_EXPOSED = 1.2
 """On the scale of `systemd-analyze security`: 0 is locked up, 10 is open. Most services have over 9."""
 WAIT = 60

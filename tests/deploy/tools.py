@@ -18,6 +18,7 @@ _REMEDIES = {
     "kubectl": "install kubectl",
     "strace": "install strace",
     "openssl": "install openssl",
+    "dwcp": "make setup",
     "dwcp-sidecar": "make setup",
     "hadolint": "make setup",
 }

@@ -94,7 +94,7 @@ def test_kill_while_publishing_leaves_a_set_that_opens(
     leftovers = [path.name for path in output.rglob(".*") if path.name != ".lock"]
     assert leftovers == []
     assert sorted(path.name for path in output.iterdir()) == sorted(
-        [".lock", "current", "releases", *(path.name for path in final.path.iterdir())]
+        [".lock", "current", "history.jsonl", "releases", *(path.name for path in final.path.iterdir())]
     )
 
 

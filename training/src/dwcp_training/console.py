@@ -82,14 +82,14 @@ def print_warning(text: str, indent: str = "", console: Console = out) -> None:
     console.print(text)
 
 
-def print_data(telemetry: Telemetry) -> None:
-    """Prints what was read, left out and noticed."""
+def print_data(telemetry: Telemetry, console: Console = out) -> None:
+    """Prints what was read, left out and noticed, on standard output unless told otherwise."""
     report = telemetry.report
     span = f", {telemetry.first_timestamp} to {telemetry.last_timestamp}" if telemetry.first_timestamp else ""
-    out.print(f"data: {telemetry.source}, {report.rows_used:,} of {report.rows_read:,} rows{span}")
+    console.print(f"data: {telemetry.source}, {report.rows_used:,} of {report.rows_read:,} rows{span}")
     if telemetry.labels is not None:
-        out.print(f"  labels: {int(telemetry.labels.sum()):,} of {len(telemetry):,} rows are anomalies")
-    print_left_out(report)
+        console.print(f"  labels: {int(telemetry.labels.sum()):,} of {len(telemetry):,} rows are anomalies")
+    print_left_out(report, console)
 
 
 def print_left_out(report: Report, console: Console = out) -> None:

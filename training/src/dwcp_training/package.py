@@ -89,7 +89,9 @@ def run_unpack(path: Path, models: Path, public_key: list[Path]) -> int:
     def command() -> None:
         keys = _keys(public_key)
         package = _read(path, keys)
-        published = publish_files(models, package.files, package.manifest, package.signature, keys)
+        signature = {} if package.signature is None else {SIGNATURE: package.signature}
+        files = {**package.files, MANIFEST: package.manifest, **signature}
+        published = publish_files(models, files, f"package unpack {path.name}", keys)
         _print(package, path, bool(public_key))
         out.print(f"published as {published.path}, which {models / 'current'} leads to")
         if not public_key:

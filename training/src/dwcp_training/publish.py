@@ -19,11 +19,18 @@ from dwcp_sidecar.model_set import MANIFEST, ModelSet, resolve
 from dwcp_sidecar.signatures import SIGNATURE, PublicKeys
 from dwcp_training.data.writers import whole_file
 from dwcp_training.drift_reference import BY_PRODUCT, as_arrays
+from dwcp_training.releases.history import (
+    CURRENT,
+    HISTORY,
+    RELEASES,
+    current_release,
+    previous_release,
+    record_switch,
+    releases_by_age,
+)
 
 log = logging.getLogger("dwcp.training")
 
-RELEASES = "releases"
-CURRENT = "current"
 ID_DIGITS = 16
 KEPT_RELEASES = 5
 
@@ -79,6 +86,21 @@ class Candidate:
         return files
 
 
+def candidate_of(models: ModelSet, detector: str) -> Candidate:
+    """What was published of a detector, to be published again beside others."""
+    folder = models.path
+    manifest = protojson.parse((folder / MANIFEST).read_bytes(), model_pb2.Manifest(), MANIFEST)
+    (entry,) = [entry for entry in manifest.models if detectors.NAMES[entry.detector] == detector]
+    return Candidate(
+        detector=detector,
+        metadata_file=entry.metadata,
+        metadata=models.metadata[detector],
+        graph=(folder / entry.graph).read_bytes() if entry.graph else None,
+        golden=models.golden.get(detector),
+        byproducts={name: (folder / name).read_bytes() for name in BYPRODUCTS[detector] if (folder / name).is_file()},
+    )
+
+
 def check_writable(output: Path, flag: str = "--output") -> None:
     """Tries to write where the output will be, and leaves nothing there; called before anything is trained.
 
@@ -111,13 +133,85 @@ def publish(output: Path, candidates: list[Candidate], signer: Signer | None = N
         PublishError: when the folder cannot be written.
         ContractError: when the set does not pass its own verification; the set in use stays.
     """
-    check_writable(output)
+    with _writing(output):
+        return _publish(output, candidates, signer)
+
+
+def publish_set(
+    output: Path,
+    folder: Path,
+    by: str,
+    keep: int = KEPT_RELEASES,
+    flag: str = "--output",
+    replaces: str | None = None,
+) -> ModelSet:
+    """Publishes a whole set that is in another folder: no model of the set in use is kept beside its own.
+
+    Args:
+        output: folder of the model set.
+        folder: of the other set.
+        by: what the history says about who did it.
+        keep: releases to keep, as of `prune`.
+        flag: names `output` in messages.
+        replaces: name of the release that must be current still, empty for none; None for any.
+
+    Raises:
+        PublishError: when the folder cannot be written, or another release became current meanwhile.
+        ContractError: as of `publish`.
+    """
+    with _writing(output, flag):
+        if replaces not in (None, current_release(output)):
+            raise PublishError(
+                f"{flag} {output}: {current_release(output) or 'nothing'} is current now, and was not when this began "
+                f"({replaces or 'nothing'} was). Run it again."
+            )
+        _clear_leftovers(output)
+        source = ModelSet.open(folder).path
+        files = {path.name: path.read_bytes() for path in source.iterdir() if path.is_file()}
+        return _put(output, files, by, keep)
+
+
+def promote(output: Path, release: str, by: str = "promote", flag: str = "--output") -> ModelSet:
+    """Makes a release the current one, after it was opened and has passed its golden vectors.
+
+    Args:
+        output: folder of the model set.
+        release: name of a folder in its `releases`.
+        by, flag: as of `publish_set`.
+
+    Raises:
+        PublishError, ContractError: as of `publish`.
+    """
+    with _writing(output, flag):
+        _clear_leftovers(output)
+        ModelSet.open(output / RELEASES / release)
+        return _make_current(output, release, by)
+
+
+def prune(output: Path, keep: int, flag: str = "--output") -> list[str]:
+    """Removes releases beyond the newest `keep`, but never the current one nor the one before it.
+
+    Returns:
+        Names of those that were removed.
+
+    Raises:
+        PublishError: when the folder cannot be written.
+    """
+    with _writing(output, flag):
+        _clear_leftovers(output)
+        return _prune(output, keep)
+
+
+@contextmanager
+def _writing(output: Path, flag: str = "--output") -> Iterator[None]:
+    """One writer at a time, in a folder that can be written to; it is made where it is not there."""
+    check_writable(output, flag)
     try:
         output.mkdir(parents=True, exist_ok=True)
         with _locked(output):
-            return _publish(output, candidates, signer)
+            yield
     except OSError as error:
-        raise PublishError(f"--output {output}: {error}. The set in use was not touched.") from None
+        raise PublishError(f"{flag} {output}: {error}. The set in use was not touched.") from None
 
 
 def _publish(output: Path, candidates: list[Candidate], signer: Signer | None) -> ModelSet:
@@ -135,74 +229,72 @@ def _publish(output: Path, candidates: list[Candidate], signer: Signer | None) -
         byproducts |= candidate.byproducts
     byproducts |= _drift_references(entries, serving)
     manifest = protojson.dumps(_manifest(entries, serving, byproducts)).encode()
-    signature = None if signer is None else signer.sign(manifest)
-    return install(
-        output, {**serving, **byproducts}, manifest, signature, None if signer is None else signer.public_keys
-    )
+    files = {**serving, **byproducts, MANIFEST: manifest}
+    if signer is not None:
+        files[SIGNATURE] = signer.sign(manifest)
+    by = "train " + ", ".join(candidate.detector for candidate in candidates)
+    return _put(output, files, by, KEPT_RELEASES, None if signer is None else signer.public_keys)
 
 
 def publish_files(
     output: Path,
     files: Mapping[str, bytes],
-    manifest: bytes,
-    signature: bytes | None,
+    by: str,
     public_keys: PublicKeys | None = None,
 ) -> ModelSet:
     """Publishes a set that was made elsewhere, as it is, in the place of the one in a folder.
 
     Args:
-        files: file name to bytes, of all that the manifest lists or of all but by-products.
-        manifest: bytes of the manifest.
-        signature: that of the manifest; None for an unsigned set.
+        files: file name to bytes: the manifest, its signature where it has one, and of what the manifest lists all or
+            all but by-products.
+        by: what the history says about who did it.
         public_keys: one of these must have signed it; None asks for no signature.
 
     Raises:
         PublishError: when the folder cannot be written.
         ContractError: when the set is refused; the set in use stays.
     """
-    check_writable(output)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with _locked(output):
-            _clear_leftovers(output)
-            return install(output, files, manifest, signature, public_keys)
-    except OSError as error:
-        raise PublishError(f"--output {output}: {error}. The set in use was not touched.") from None
+    with _writing(output):
+        _clear_leftovers(output)
+        return _put(output, files, by, KEPT_RELEASES, public_keys)
 
 
-def install(
-    output: Path,
-    files: Mapping[str, bytes],
-    manifest: bytes,
-    signature: bytes | None,
-    public_keys: PublicKeys | None,
+def _put(
+    output: Path, files: Mapping[str, bytes], by: str, keep: int, public_keys: PublicKeys | None = None
 ) -> ModelSet:
-    """Writes a release aside, opens it as any reader would, and switches to it. Called under the lock."""
-    release = output / RELEASES / hashlib.sha256(manifest).hexdigest()[:ID_DIGITS]
-    contents = {**files, MANIFEST: manifest}
-    if signature is not None:
-        contents[SIGNATURE] = signature
+    """Writes the files of a set aside, opens them as a reader would (A2), and makes them the current release."""
+    release = output / RELEASES / hashlib.sha256(files[MANIFEST]).hexdigest()[:ID_DIGITS]
     aside = output / RELEASES / f".writing-{os.getpid()}"
     try:
         aside.mkdir(parents=True)
-        for name, data in contents.items():
+        for name, data in files.items():
             _write(aside / name, data)
         ModelSet.open(aside, public_keys=public_keys)
-        if not _is_whole(release, files):  # the same set may be there already, even in use: then it stays
+        if not _is_whole(
+            release, files.keys() - {SIGNATURE}
+        ):  # the same set may be there already, even in use: then it stays
             shutil.rmtree(release, ignore_errors=True)
             aside.rename(release)
-        elif signature is not None:
-            _sign_release(release, signature)
+        elif SIGNATURE in files:
+            _sign_release(release, files[SIGNATURE])
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    _link(output / CURRENT, Path(RELEASES) / release.name)
-    signed = [SIGNATURE] if (release / SIGNATURE).is_file() else []
-    for name in [*sorted(files), *signed, MANIFEST]:  # a new folder is complete when it has a manifest
+    models = _make_current(output, release.name, by, public_keys)
+    _prune(output, keep)
+    return models
+
+
+def _make_current(output: Path, release: str, by: str, public_keys: PublicKeys | None = None) -> ModelSet:
+    """Switches `current` in one rename, and then the links beside it (A6)."""
+    before = current_release(output)
+    _link(output / CURRENT, Path(RELEASES) / release)
+    record_switch(output, release, before, by)
+    names = sorted(path.name for path in (output / RELEASES / release).iterdir() if path.name != MANIFEST)
+    for name in [*names, MANIFEST]:  # a new folder is complete when it has a manifest
         _link(output / name, Path(CURRENT) / name)
     for link in output.iterdir():
         if link.is_symlink() and not link.exists():  # a file that the new set no longer has
             link.unlink()
-    _prune(output, release.name)
     return ModelSet.open(output, public_keys=public_keys)
 
 
@@ -363,7 +455,7 @@ def _clear_leftovers(output: Path) -> None:
     for folder in (output / RELEASES).glob(".writing-*"):
         shutil.rmtree(folder, ignore_errors=True)
     for link in output.glob(".*"):
-        if link.is_symlink() or link.name.startswith(".probe-"):
+        if link.is_symlink() or link.name.startswith((".probe-", f".{HISTORY}.")):
             link.unlink(missing_ok=True)
 
 
@@ -391,9 +483,12 @@ def _link(link: Path, target: Path) -> None:
     new.replace(link)
 
 
-def _prune(output: Path, keep: str) -> None:
-    """Removes all but the newest releases; the one in use always stays."""
-    releases = [path for path in (output / RELEASES).iterdir() if not path.name.startswith(".") and path.name != keep]
-    releases.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in releases[KEPT_RELEASES - 1 :]:
-        shutil.rmtree(old, ignore_errors=True)
+def _prune(output: Path, keep: int) -> list[str]:
+    """Removes all but the newest releases; the one in use and the one before it always stay."""
+    current = current_release(output)
+    protected = {current, previous_release(output)}
+    others = [name for name in releases_by_age(output) if name not in protected]
+    spare = max(0, keep - sum(bool(name) for name in protected))
+    for name in others[spare:]:
+        shutil.rmtree(output / RELEASES / name, ignore_errors=True)
+    return others[spare:]

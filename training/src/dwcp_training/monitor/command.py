@@ -15,11 +15,12 @@ from dwcp_training.data.row_judge import Chunk
 from dwcp_training.monitor.alarms import Alarm, alarms_of
 from dwcp_training.monitor.forward import Forwarder
 from dwcp_training.monitor.lines import StandardInput
-from dwcp_training.monitor.prometheus import Prometheus, queries_of
+from dwcp_training.monitor.prometheus import Prometheus
 from dwcp_training.monitor.source import Source
 from dwcp_training.monitor.tail import Follow
 from dwcp_training.monitor.web import checked_address
 from dwcp_training.profiles import load_profile
+from dwcp_training.prometheus_api import queries_of
 from dwcp_training.score import chosen
 from dwcp_training.series_scores import SeriesScorer, check_listed, features_of
 

@@ -44,12 +44,13 @@ def checked_address(flag: str, url: str) -> str:
     return url.rstrip("/")
 
 
-def call(method: str, url: str, body: bytes | None, timeout: float) -> bytes:
+def call(method: str, url: str, body: bytes | None, timeout: float, most_bytes: int = MOST_BYTES) -> bytes:
     """The body of a successful answer.
 
     Args:
         method: GET or POST; a body is JSON.
         timeout: seconds for all of it.
+        most_bytes: largest answer.
 
     Raises:
         EndpointError: it cannot be reached, takes too long, or answers with another status than 2xx.
@@ -67,8 +68,8 @@ def call(method: str, url: str, body: bytes | None, timeout: float) -> bytes:
         content = b""
         while part := answer.read1(1 << 16):
             content += part
-            if len(content) > MOST_BYTES:
-                raise EndpointError(address, f"it answers with more than {MOST_BYTES >> 20} MiB", again=False)
+            if len(content) > most_bytes:
+                raise EndpointError(address, f"it answers with more than {most_bytes >> 20} MiB", again=False)
             if time.monotonic() > end:
                 raise TimeoutError
     except TimeoutError:

@@ -364,6 +364,41 @@ class Detectors(_Closed):
     ensemble: EnsembleDefaults = EnsembleDefaults()
 
 
+class Gate(_Closed):
+    """What a challenger of `dwcp retrain` must do to become the current release.
+
+    Attributes:
+        held_out: share of the collected time, its end, that both models are measured on and none is trained on.
+        events: injected faults of each kind, spread over the metrics.
+        confidence: of the intervals of all kinds and detectors together.
+        resamples: of the bootstrap.
+        recall_margin: recall of a kind that may be lost in any case.
+        false_alarm_factor: share of held-out rows that may alarm, in multiples of the share that the threshold was
+            made for: the contamination, or what lies above the percentile.
+        alarm_budget: alarms that a detector may raise in held-out rows, such as ``2/day`` or ``0.1/week``; alarms of
+            rows that follow each other are one. Null leaves it to `false_alarm_factor`.
+        champion_alarms: which rows that the champion alarmed on are left out of training. ``excess``: the longest runs
+            of them, beyond as many as its calibration says normal rows raise. ``all`` of them: then a share of the
+            normal rows is lost with every retraining, and false alarms become more from month to month. ``none``.
+        most_alarms: share of the rows to train on that may be left out so; with more, the data has drifted and a person
+            must look.
+        latency_ms: most milliseconds of a single score, in the median.
+        size_mb: most megabytes of the files that are needed to serve.
+    """
+
+    held_out: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    events: Count = 140
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
+    recall_margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    false_alarm_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3.0
+    alarm_budget: Annotated[str, Field(pattern=r"^\d+(\.\d+)?/(hour|day|week|month)$")] | None = None
+    champion_alarms: Literal["excess", "all", "none"] = "excess"
+    most_alarms: Share = 0.05
+    latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    size_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 100.0
+
+
 class Profile(_Closed):
     """A feature schema with all that training needs to know about the data of one kind of source.
 
@@ -376,6 +411,7 @@ class Profile(_Closed):
         recommended: amount of data below which a warning is given.
         drift: what counts as drift of the data.
         detectors: defaults of the hyperparameters.
+        gate: what a retrained model must do to be promoted.
     """
 
     description: str = ""
@@ -386,6 +422,7 @@ class Profile(_Closed):
     recommended: Recommended = Recommended()
     drift: DriftDefaults = DriftDefaults()
     detectors: Detectors = Detectors()
+    gate: Gate = Gate()
 
     @model_validator(mode="after")
     def _timestamp_is_not_a_feature(self) -> Self:

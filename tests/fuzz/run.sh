@@ -24,7 +24,7 @@ if ((targets == 0)); then
   exit 1
 fi
 cd ..
-for target in requests sample_requests ensemble_requests artifacts; do
+for target in requests sample_requests ensemble_requests artifacts carried; do
   echo "== $target of the Python sidecar, $seconds s"
   .venv/bin/python -m tests.fuzz.targets "$target" --seconds "$seconds"
   targets=$((targets + 1))

@@ -7,6 +7,10 @@ Coverage-guided, with atheris. Exit status 0 when nothing was found; else the in
 """
 
 import argparse
+import base64
+import hashlib
+import io
+import json
 import logging
 import shutil
 import sys
@@ -18,8 +22,8 @@ from typing import Any
 
 import atheris
 
-with atheris.instrument_imports(include=["dwcp_sidecar"]):
-    from dwcp_sidecar import audit, golden, protojson
+with atheris.instrument_imports(include=["dwcp_sidecar", "dwcp_training.package_file"]):
+    from dwcp_sidecar import audit, golden, protojson, signatures
     from dwcp_sidecar.errors import ContractError
     from dwcp_sidecar.model_set import ModelSet
     from dwcp_sidecar.onnx_file import OnnxFile
@@ -31,6 +35,7 @@ with atheris.instrument_imports(include=["dwcp_sidecar"]):
     from dwcp_sidecar.server.servicer import Servicer
     from dwcp_sidecar.server.settings import Limits
     from dwcp_sidecar.server.streams import Streams
+    from dwcp_training import package_file
 
 import contextlib
 
@@ -182,8 +187,46 @@ def _manifest(data: bytes) -> object:
         return ModelSet.open(folder)
 
 
+def carried() -> tuple[Target, list[bytes]]:
+    """What is carried to a site, a package or a file of public keys, is read or refused with a typed error. What is
+    read as a package can be written again, to the same bytes."""
+    key = bytes(range(32))
+    spki = base64.encodebytes(bytes.fromhex("302a300506032b6570032100") + key).decode()
+    pem = f"-----BEGIN PUBLIC KEY-----\n{spki}-----END PUBLIC KEY-----\n".encode()
+
+    def read(data: bytes) -> None:
+        if data[:1] == b"k":
+            with contextlib.suppress(signatures.KeyFileError):
+                found = signatures.parse_public_keys(data[1:], "key.pem")
+                assert found
+                assert all(len(each) == signatures.KEY_BYTES for each in found)
+            return
+        with contextlib.suppress(package_file.PackageError, ContractError):
+            package = package_file.read_from(io.BytesIO(data[1:]))
+            again = io.BytesIO()
+            package_file.write_package(again, package.manifest, package.signature, package.files)
+            assert again.getvalue() == data[1:]
+
+    files = {"a.json": b"{}", "b.onnx": bytes(600)}
+    entries = [
+        {"path": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "role": "FILE_ROLE_SERVING"}
+        for name, data in files.items()
+    ]
+    manifest = json.dumps({"schema_version": 1, "files": entries}).encode()
+    seeds = [b"k" + pem, b"k" + pem + b"text\n" + pem, b"kno key"]
+    for signature in (None, bytes(64)):
+        package = io.BytesIO()
+        package_file.write_package(package, manifest, signature, files)
+        seeds.append(b"p" + package.getvalue())
+    return read, seeds
+
+
 TARGETS: SimpleNamespace = SimpleNamespace(
-    requests=requests, sample_requests=sample_requests, ensemble_requests=ensemble_requests, artifacts=artifacts
+    requests=requests,
+    sample_requests=sample_requests,
+    ensemble_requests=ensemble_requests,
+    artifacts=artifacts,
+    carried=carried,
 )
 
 

@@ -157,7 +157,7 @@ def test_float32_of_a_metric_with_a_large_mean_is_refused(models: ModelSet) -> N
     class Moved:
         """The model of the same network around that mean."""
 
-        threshold, windowed, exact, metadata = model.threshold, False, True, model.metadata
+        threshold, windowed, bitwise, metadata = model.threshold, False, True, model.metadata
 
         def run(self, items: np.ndarray, explain: Explain) -> object:
             return model.run(items - (far - np.array(model.metadata.scaler.mean)), explain)

@@ -35,6 +35,8 @@ from tests.training.test_dense_autoencoder import wide_telemetry
 
 WAIT = 120
 HOMES = {"lstm_autoencoder": REFERENCE_SET, "dense_autoencoder": MORE_SET}
+BOTH = ["dense_autoencoder", pytest.param("lstm_autoencoder", marks=pytest.mark.slow)]
+"""For tests of what both have in common: the larger one with `make test-slow`."""
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -57,7 +59,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: root / name for name in HOMES}
 
 
-@pytest.fixture(params=HOMES)
+@pytest.fixture(params=["dense_autoencoder", "lstm_autoencoder"])
 def detector(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -325,6 +327,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("detector", BOTH, indirect=True)
 def test_damaged_weights_are_refused(detector, narrow, tmp_path, damage):
     copied = Path(shutil.copytree(narrow.path, tmp_path / "set"))
     change, code = DAMAGES[damage]
@@ -338,6 +341,7 @@ def test_damaged_weights_are_refused(detector, narrow, tmp_path, damage):
     refused(copied, code, f"{detector}.golden.json" if code == "GOLDEN_MISMATCH" else graph.name)
 
 
+@pytest.mark.parametrize("detector", BOTH, indirect=True)
 def test_nodes_in_another_order_are_refused_in_go(detector, narrow, tmp_path):
     """Operator counts are right and the scores are, but the native scorer only knows one wiring (G2)."""
     copied = Path(shutil.copytree(narrow.path, tmp_path / "set"))
@@ -357,6 +361,7 @@ def test_nodes_in_another_order_are_refused_in_go(detector, narrow, tmp_path):
     assert "GRAPH_INVALID" in done.stderr
 
 
+@pytest.mark.parametrize("detector", BOTH, indirect=True)
 @pytest.mark.parametrize(
     "change",
     [
@@ -409,6 +414,7 @@ def test_the_set_has_the_other_models_too(quantized):
     assert not [path for path in models.path.iterdir() if path.suffix in (".pkl", ".keras", ".h5")]
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_left_out(tmp_path):
     from tests.conformance.sets import ENSEMBLE_SET
 
@@ -417,6 +423,7 @@ def test_an_ensemble_is_left_out(tmp_path):
     assert "ensemble" not in ModelSet.open(tmp_path / "out").metadata
 
 
+@pytest.mark.slow
 def test_signed_int8(tmp_path):
     from dwcp_sidecar.signatures import PublicKeys
 

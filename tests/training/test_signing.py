@@ -109,6 +109,7 @@ def test_training_signs(tmp_path, keys):
     assert set(ModelSet.open(models, public_keys=public).models) == {"isolation_forest", "one_class_svm", "ensemble"}
 
 
+@pytest.mark.slow
 def test_the_scripts_of_the_seed_sign(tmp_path, keys):
     import sys
 

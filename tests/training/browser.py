@@ -54,14 +54,19 @@ class Opened:
     picture: bytes
 
 
-def opened(page: Path, folder: Path, *flags: str, width: int = 1100, height: int = 3000) -> Opened:
+def opened(page: Path, folder: Path) -> Opened:
     """Opens a page twice, for the document and for a picture. `folder` is for the browser's own files."""
     log = folder / "network.json"
-    dom, said = _run(page, folder, "--dump-dom", f"--log-net-log={log}", "--enable-logging=stderr", *flags)
+    dom, said = _run(page, folder, "--dump-dom", f"--log-net-log={log}", "--enable-logging=stderr")
+    console = re.findall(r"CONSOLE.*", said)
+    return Opened(dom, console, _asked(log), picture_of(page, folder))
+
+
+def picture_of(page: Path, folder: Path, *flags: str, width: int = 1100, height: int = 3000) -> bytes:
+    """A picture of a page, PNG."""
     picture = folder / "picture.png"
     _run(page, folder, f"--screenshot={picture}", f"--window-size={width},{height}", *flags)
-    console = re.findall(r"CONSOLE.*", said)
-    return Opened(dom, console, _asked(log), picture.read_bytes())
+    return picture.read_bytes()
 
 
 def _run(page: Path, folder: Path, *flags: str) -> tuple[str, str]:

@@ -259,6 +259,15 @@ def test_faults_that_cannot_be_seen_are_left_out() -> None:
         put_faults(forest_rows(20), "step", np.ones(7), Plan())
 
 
+def test_without_any_trace_there_are_false_alarms_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dwcp_training.evaluation.assess.INJECTION_KINDS", ("drop",))
+    telemetry = forest_rows(200)
+    telemetry.values[:] = 0.0
+    found = assess(ZScorer(), Question(telemetry, inject=True, resamples=20))  # type: ignore[arg-type]
+    assert (found.figures.kinds, found.without_trace) == ({}, {"drop": 8})
+    assert found.figures.false_positive_rate.value == 1.0
+
+
 @pytest.mark.parametrize("timesteps", [1, 4])
 def test_only_touched_rows_are_scored_again(timesteps: int) -> None:
     telemetry = replace(forest_rows(900), segments=((0, 400), (400, 900)))
@@ -406,10 +415,7 @@ def test_the_report_is_one_file_that_needs_no_other(report: Path) -> None:
 def test_the_report_in_a_browser(report: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if browser.chromium() is None:
         pytest.skip(f"{request.node.name} {browser.LEFT_OUT}")
-    light, dark = (tmp_path / name for name in ("light", "dark"))
-    for folder in (light, dark):
-        folder.mkdir()
-    found = browser.opened(report, light)
+    found = browser.opened(report, tmp_path)
     assert found.console == []
     assert found.asked == []
     for wanted in (
@@ -420,10 +426,8 @@ def test_the_report_in_a_browser(report: Path, tmp_path: Path, request: pytest.F
     ):
         assert wanted in found.dom
     assert found.dom.count("<title ") == 4
-    night = browser.opened(report, dark, "--force-dark-mode")
-    assert night.console == []
     assert brightness(found.picture) > 0.8
-    assert brightness(night.picture) < 0.3
+    assert brightness(browser.picture_of(report, tmp_path, "--force-dark-mode")) < 0.3
 
 
 def test_the_browser_sees_what_the_report_must_not_do(tmp_path: Path, request: pytest.FixtureRequest) -> None:

@@ -151,6 +151,8 @@ def assess(model: Scorer, question: Question, advance: Callable[[], None] = lamb
             for kind, copy in copies.items()
             if copy.injected.events
         }
+        if not by_kind:  # nothing that was put into the rows left a trace
+            return measure(rows_of(telemetry.values, scored, [], name), question.resamples, seed)
         return measure_apart(by_kind, question.resamples, seed)
 
     own = figures(None)

@@ -5,7 +5,7 @@ The verdict on a window belongs to its last row: that is when an operator would 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dwcp_sidecar.features import MAX_BATCH_ITEMS
 from dwcp_sidecar.scorer import Scorer
-from dwcp_sidecar.verdicts import Explain
+from dwcp_sidecar.verdicts import Explain, Verdicts
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ def alarms(
     return scored, alarmed
 
 
-def _pieces(model: Scorer, values: NDArray[np.float64], segments: Iterable[tuple[int, int]], explain: Explain):  # type: ignore[no-untyped-def]
+def _pieces(
+    model: Scorer, values: NDArray[np.float64], segments: Iterable[tuple[int, int]], explain: Explain
+) -> Iterator[tuple[int, int, Verdicts]]:
     """Ranges of rows and the verdicts on them, as much at once as a batch may carry."""
     before = model.timesteps - 1
     for start, stop in segments:

@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (base / "training" / script).write_bytes((ROOT / "training" / script).read_bytes())
     for where in (base, base / "training"):
         for name in ("normal.csv", "training_data.csv"):
-            write_csv(lstm_series(400), where / name)
+            write_csv(lstm_series(600), where / name)  # drift references need 512
         recorded = labelled_series(1000)
         write_csv(recorded, where / "recorded.csv")
         faults = [f"{time}Z,{time}Z\n" for time in recorded.timestamps[recorded.labels]]

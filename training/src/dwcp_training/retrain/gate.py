@@ -128,7 +128,10 @@ def judge(
             rows.append(Row(name, "can be scored", 1.0, 0.0, "as the champion can", False, "count"))
             continue
         old, new = measured.get("champion"), measured["challenger"]
-        loud = old is not None and _bought(old, new, gate, nominal_share(challenger, name))
+        loud = False
+        if old is not None and champion is not None:
+            shares = nominal_share(champion, name), nominal_share(challenger, name)
+            loud = _bought(old, new, *(gate.false_alarm_factor * share for share in shares))
         rows += _recalls(name, old, new, gate, recall_tests, loud=loud)
         rows += _false_alarms(name, old, new, challenger, held_out, gate)
         rows.append(_golden(name, champion, challenger))
@@ -141,12 +144,14 @@ def judge(
     return Decision(all(row.passed for row in rows), tuple(rows), champion.id if champion else "", challenger.id)
 
 
-def _bought(old: Measured, new: Measured, gate: Gate, nominal: float) -> bool:
-    """Whether the champion has its recall from alarming on normal rows too, which the challenger does not."""
+def _bought(old: Measured, new: Measured, old_limit: float, new_limit: float) -> bool:
+    """Whether the champion has its recall from alarming on normal rows too, and the challenger has not.
+
+    Each is held against the limit of its own threshold: one that is made for fewer alarms makes no other one loud.
+    """
     if not len(old.false_alarms) or not len(new.false_alarms):
         return False
-    allowed = gate.false_alarm_factor * nominal
-    return bool(new.false_alarms.mean() <= allowed < old.false_alarms.mean() / 2)
+    return bool(new.false_alarms.mean() <= new_limit and old.false_alarms.mean() > 2 * old_limit)
 
 
 def _recalls(name: str, old: Measured | None, new: Measured, gate: Gate, tests: int, *, loud: bool) -> list[Row]:

@@ -128,7 +128,11 @@ def judge(
             rows.append(Row(name, "can be scored", 1.0, 0.0, "as the champion can", False, "count"))
             continue
         old, new = measured.get("champion"), measured["challenger"]
-        rows += _recalls(name, old, new, gate, recall_tests)
+        loud = False
+        if old is not None and champion is not None:
+            shares = nominal_share(champion, name), nominal_share(challenger, name)
+            loud = _bought(old, new, *(gate.false_alarm_factor * share for share in shares))
+        rows += _recalls(name, old, new, gate, recall_tests, loud=loud)
         rows += _false_alarms(name, old, new, challenger, held_out, gate)
         rows.append(_golden(name, champion, challenger))
         passed = new.latency_ms <= gate.latency_ms
@@ -140,8 +144,21 @@ def judge(
     return Decision(all(row.passed for row in rows), tuple(rows), champion.id if champion else "", challenger.id)
 
 
-def _recalls(name: str, old: Measured | None, new: Measured, gate: Gate, tests: int) -> list[Row]:
-    """A row for each kind of fault: no loss beyond the interval of the paired difference (Bonferroni over `tests`)."""
+def _bought(old: Measured, new: Measured, old_limit: float, new_limit: float) -> bool:
+    """Whether the champion has its recall from alarming on normal rows too, and the challenger has not.
+
+    Each is held against the limit of its own threshold: one that is made for fewer alarms makes no other one loud.
+    """
+    if not len(old.false_alarms) or not len(new.false_alarms):
+        return False
+    return bool(new.false_alarms.mean() <= new_limit and old.false_alarms.mean() > 2 * old_limit)
+
+
+def _recalls(name: str, old: Measured | None, new: Measured, gate: Gate, tests: int, *, loud: bool) -> list[Row]:
+    """A row for each kind of fault: no loss beyond the interval of the paired difference (Bonferroni over `tests`).
+
+    Nothing is compared with a champion that is `loud`: one that alarms all the time also alarms in every fault.
+    """
     rows = []
     for kind, found in new.found.items():
         both = new.possible[kind] & (old.possible[kind] if old else True)
@@ -154,8 +171,10 @@ def _recalls(name: str, old: Measured | None, new: Measured, gate: Gate, tests: 
         was = old.found[kind][both]
         confidence = 1 - (1 - gate.confidence) / tests
         interval = paired_difference(was, found[both], confidence, gate.resamples)
-        passed = interval[1] >= 0 or recall - float(was.mean()) >= -gate.recall_margin
+        passed = loud or interval[1] >= 0 or recall - float(was.mean()) >= -gate.recall_margin
         limit = f"no loss beyond chance, of {int(both.sum())} faults"
+        if loud:
+            limit = "none: the champion alarms on normal rows too"
         rows.append(Row(name, f"recall of {kind}", float(was.mean()), recall, limit, passed, "share", interval))
     return rows
 

@@ -18,7 +18,7 @@ WAIT = 20
 ROW = [105.2, 55.0, 0.01, 1.2, 45.3, 58.7, 0.001]
 
 
-@pytest.mark.parametrize("language", ["python", "go"])
+@pytest.mark.parametrize("language", ["python", pytest.param("go", marks=pytest.mark.slow)])
 def test_promotion_and_rollback_reach_the_sidecar(language: str, bench: Bench, tmp_path: Path) -> None:
     start = functools.partial(serving, command=(go_program.sidecar(),)) if language == "go" else serving
     first = bench.current

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ def judge(
         for who, models in (("champion", before), ("challenger", challenger.models)):
             if name in models:
                 text = f"measuring {who}: {name}"
-                measured[who] = measure(models[name], held_out, faults, lambda text=text: advance(text))
+                measured[who] = measure(models[name], held_out, faults, partial(advance, text))
         if "challenger" not in measured:
             rows.append(Row(name, "can be scored", 1.0, 0.0, "as the champion can", False, "count"))
             continue

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dwcp_training.console import RefusedError
 from dwcp_training.data.writers import whole_file
 from dwcp_training.monitor.web import EndpointError
-from dwcp_training.prometheus_api import MOST_POINTS, joined, server_time, time_range
+from dwcp_training.prometheus_api import MOST_POINTS, Answer, joined, server_time, time_range
 
 TIME, SERIES = "timestamp", "(series)"  # no feature can be called the second
 TIMEOUT = 60.0
@@ -116,9 +116,7 @@ class RangeQueries:
         count = -(-(end - begin) // self.step_ms)
         answers, warnings = {}, []
         for feature, query in self.queries.items():
-            answer = self._patient(
-                lambda query=query: time_range(self.address, query, begin, self.step_ms, count, TIMEOUT)
-            )
+            answer = self._patient(partial(time_range, self.address, query, begin, self.step_ms, count, TIMEOUT))
             answers[feature] = answer.values
             warnings += answer.warnings
         times, names = begin + self.step_ms * np.arange(count), []
@@ -139,18 +137,19 @@ class RangeQueries:
             found_any |= ~np.isnan(table[feature].to_numpy())
         return table.filter(pa.array(found_any)), warnings
 
-    def _patient(self, ask: Callable[[], object]):  # type: ignore[no-untyped-def]  # gives what `ask` gives
-        for wait in (*WAITS, math.inf):
+    def _patient(self, ask: Callable[[], Answer]) -> Answer:
+        """The answer, asked for again after each of `WAITS` where that may help."""
+        waits = list(WAITS)
+        while True:
             try:
                 return ask()
             except EndpointError as error:
-                if not error.again or wait == math.inf:
+                if not error.again or not waits:
                     remedy = "What was collected is kept: run it again." if error.again else ""
                     raise EndpointError(
                         error.address, f"{error.message}. {remedy}".rstrip(), again=error.again
                     ) from None
-                time.sleep(wait)
-        return None
+                time.sleep(waits.pop(0))
 
     def _clear(self, before_ms: int) -> None:
         """Removes chunks that are too old to be needed, and what a run that was killed has left."""

@@ -144,6 +144,7 @@ def publish_set(
     keep: int = KEPT_RELEASES,
     flag: str = "--output",
     replaces: str | None = None,
+    signer: Signer | None = None,
 ) -> ModelSet:
     """Publishes a whole set that is in another folder: no model of the set in use is kept beside its own.
 
@@ -154,6 +155,7 @@ def publish_set(
         keep: releases to keep, as of `prune`.
         flag: names `output` in messages.
         replaces: name of the release that must be current still, empty for none; None for any.
+        signer: signs the set (A8); None takes the signature along that it has, if it has one.
 
     Raises:
         PublishError: when the folder cannot be written, or another release became current meanwhile.
@@ -168,7 +170,11 @@ def publish_set(
         _clear_leftovers(output)
         source = ModelSet.open(folder).path
         files = {path.name: path.read_bytes() for path in source.iterdir() if path.is_file()}
-        return _put(output, files, by, keep)
+        if signer is not None:
+            files[SIGNATURE] = signer.sign(files[MANIFEST])
+        elif SIGNATURE not in files:
+            _compare_signatures(output, {}, None)
+        return _put(output, files, by, keep, None if signer is None else signer.public_keys)
 
 
 def promote(output: Path, release: str, by: str = "promote", flag: str = "--output") -> ModelSet:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar import detectors as names
 from dwcp_sidecar.model_set import ModelSet
+from dwcp_training.alarm_budget import AlarmBudget
 from dwcp_training.console import RefusedError
 from dwcp_training.data import Telemetry
 from dwcp_training.pipeline import train
@@ -86,10 +87,15 @@ def plan(
         if champion is None or name not in there:
             continue
         metadata = champion.metadata[name]
-        if name == "lstm_autoencoder" and metadata.parity_class == model_pb2.PARITY_CLASS_TOLERANCE:
+        if name == "lstm_autoencoder" and metadata.graph.precision == "float32":
             options[name]["precision"] = "float32"
+        if metadata.graph.precision == "int8":
+            notes.append(f"{name} is trained with float64 weights: where int8 is wanted, run dwcp quantize afterwards")
         if source == "champion":
             settings[name] = settings_of(metadata, settings[name])
+            budget = metadata.training.hyperparameters.get("alarm_budget")
+            if budget:
+                options[name]["alarm_budget"] = AlarmBudget.parse(budget)
     return Plan(settings, options, carried, tuple(notes))
 
 

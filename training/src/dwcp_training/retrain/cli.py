@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
-from dwcp_training.cli_options import Exclude, Grace, OnBadRows, ProfileName, Verbose
+from dwcp_training.cli_options import Exclude, Grace, OnBadRows, ProfileName, SignKey, Verbose
 
 EXAMPLES = (
     "Example: dwcp retrain --models models --data telemetry/ --days 30 --exclude incidents.csv --dry-run\n\n"
@@ -49,6 +49,7 @@ def retrain(
     mlflow: Annotated[
         Optional[str], typer.Option(help="Record the run in this MLflow (pip install mlflow).", metavar="URI")
     ] = None,
+    sign_key: SignKey = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and say why; publish nothing.")] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print the decision as JSON, and everything else on standard error.")
@@ -62,7 +63,8 @@ def retrain(
         run_retrain(
             Options(
                 models, data or (), prometheus, query or (), step, days, exclude or (), exclude_grace, on_bad_rows,
-                profile, detector or (), settings, keep_alarms, keep, executor, mlflow, dry_run, json, verbose,
+                profile, detector or (), settings, keep_alarms, keep, executor, mlflow, sign_key, dry_run, json,
+                verbose,
             )
         )
     )  # fmt: skip

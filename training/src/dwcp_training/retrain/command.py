@@ -43,6 +43,7 @@ from dwcp_training.retrain.measures import make_faults
 from dwcp_training.retrain.range_queries import RangeQueries
 from dwcp_training.retrain.set_apart import set_apart
 from dwcp_training.retrain.tracking import MlflowRuns
+from dwcp_training.signing import read_signing_key
 
 NOT_PROMOTED = 3
 DAYS = 30.0
@@ -67,6 +68,7 @@ class Options:
         keep: releases to keep.
         executor: program that must pass the golden vectors too.
         mlflow: address of a tracking server.
+        sign_key: PEM file of the private key that signs what is published; None leaves it unsigned.
         dry_run: decide, and publish nothing.
         as_json: print the decision as JSON on standard output, and all else on standard error.
         verbose: log more.
@@ -88,6 +90,7 @@ class Options:
     keep: int = KEPT_RELEASES
     executor: Path | None = None
     mlflow: str | None = None
+    sign_key: Path | None = None
     dry_run: bool = False
     as_json: bool = False
     verbose: bool = False
@@ -151,6 +154,7 @@ class _Retraining:
     def __init__(self, options: Options, profile: Profile, work: Path, bar: Progress) -> None:
         self.options, self.profile, self.work = options, profile, work
         self.console = err if options.as_json else out
+        self._signer = read_signing_key(options.sign_key)  # before the long work
         self._bar, self._task = bar, bar.add_task("", total=None)
 
     def run(self, runs: MlflowRuns | None) -> Decision:
@@ -192,7 +196,7 @@ class _Retraining:
         with whole_file(self.work / "decision.json") as file:
             file.write((json.dumps(decision.as_json(), indent=2) + "\n").encode())
         if decision.promote and not options.dry_run:
-            published = publish_set(options.models, folder, "retrain", options.keep, "--models", replaces)
+            published = publish_set(options.models, folder, "retrain", options.keep, "--models", replaces, self._signer)
             shutil.rmtree(folder, ignore_errors=True)
             self.console.print(f"promoted: {published.id[:16]} is current in {options.models}", style="green")
         elif decision.promote:

@@ -69,10 +69,10 @@ def test_training_writes_the_history(models: Path) -> None:
 
 def test_list_and_show(models: Path) -> None:
     text = run(models, "list")
-    lines = [line for line in text.splitlines() if "isolation_forest" in line]
-    assert [next(name for name in names(models) if name in line) for line in lines] == names(models)[::-1]
-    assert "current" in lines[0]
-    assert "previous" in lines[1]
+    words = [word for word in text.split() if word in (*names(models), "current", "previous")]
+    newest, before, oldest = names(models)[::-1]
+    assert words == [newest, "current", before, "previous", oldest]
+    assert text.count("isolation_forest") == 3
     listed = json.loads(run(models, "list", "--json"))
     assert [entry["state"] for entry in listed] == ["current", "previous", ""]
     assert listed[0]["detectors"]["isolation_forest"]["threshold"] == pytest.approx(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pty
 import subprocess
@@ -24,6 +25,9 @@ SVM = ("train", "one-class-svm")
 
 
 def invoke(*arguments: str | Path) -> Result:
+    for handler in list(logging.root.handlers):  # of a library that was first imported in a run that has ended
+        if getattr(getattr(handler, "stream", None), "closed", False):
+            logging.root.removeHandler(handler)
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
 
 

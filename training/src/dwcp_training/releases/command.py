@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from dwcp.anomaly.v1 import model_pb2
+from dwcp_sidecar.detectors import BY_NAME
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_training.console import RefusedError, UsageError, guarded, out, print_data, print_warning
@@ -40,13 +41,15 @@ def run_list(models: Path, as_json: bool = False) -> int:
         if as_json:
             _print_json([_as_json(models, release) for release in found])
             return
-        table = Table("release", "", "age", "size", "detectors and thresholds", "data to")
+        # Names stay whole in a terminal of 80 columns: a part of one is of no use.
+        detectors = Column("detectors, thresholds", min_width=max(map(len, BY_NAME)))
+        table = Table(Column("release", no_wrap=True), "age", "size", detectors, "data to")
         for release in found:
             thresholds = "\n".join(f"{name} {data.threshold:.6g}" for name, data in release.metadata.items())
             last = next((data.training.last_timestamp for data in release.metadata.values()), "")
             table.add_row(
-                release.name, release.state, _age(release.published), _bytes(release.size),
-                thresholds or f"damaged: {release.fault}", last,
+                f"{release.name}\n{release.state}", _age(release.published), _bytes(release.size),
+                thresholds or f"damaged: {release.fault}", last[:10],
             )  # fmt: skip
         out.print(table)
 
@@ -188,7 +191,9 @@ def _print_diff(name: str, found: dict[str, Any]) -> None:
 
 def _print_release(models: Path, release: Release, opened: ModelSet | None) -> None:
     table = Table(title=f"{release.name} {release.state}".rstrip(), show_header=False, title_justify="left")
-    table.add_row("id", release.id or f"damaged: {release.fault}")
+    out.print(
+        f"id {release.id}" if release.id else f"damaged: {release.fault}"
+    )  # whole, however narrow the terminal is
     table.add_row("folder", str(release.folder))
     table.add_row("published", f"{release.published:%Y-%m-%dT%H:%M:%SZ}, {_age(release.published)} ago")
     table.add_row("last became current", since_when(models, release.name) or "not known")

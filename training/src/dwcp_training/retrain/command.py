@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model_set import ModelSet
@@ -255,7 +255,7 @@ class _Retraining:
         self.console.print(
             f"challenger: {decision.challenger[:16]} with {', '.join([*chosen.carried, *chosen.settings])}"
         )
-        table = Table("detector", "measured", "champion", "challenger", "interval", "limit", "")
+        table = Table("detector", Column("measured", no_wrap=True), "champion", "challenger", "interval", "limit", "")
         for row in decision.rows:
             verdict = "pass" if row.passed else "FAIL"
             table.add_row(

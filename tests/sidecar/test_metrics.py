@@ -12,7 +12,9 @@ import timeit
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dwcp.anomaly.v1 import scoring_pb2
@@ -20,6 +22,7 @@ from dwcp.oip.v2 import inference_pb2
 from dwcp_sidecar.server import metrics as metrics_module
 from dwcp_sidecar.server import metrics_page
 from dwcp_sidecar.server.metrics import CERTIFICATE_RELOADS, METHODS, RELOADS, Metrics, NoMetrics
+from dwcp_sidecar.server.p_values import BOUNDS
 from dwcp_sidecar.server.settings import StartError
 
 pytestmark = pytest.mark.timeout(120)
@@ -33,7 +36,9 @@ M1 = {
     "dwcp_queued": ("gauge", set()),
     "dwcp_streams": ("gauge", set()),
     "dwcp_scores": ("counter", {"detector"}),
+    "dwcp_score_p_value": ("histogram", {"detector", "le"}),
     "dwcp_alarms": ("counter", {"detector", "level", "metric"}),
+    "dwcp_alarm_budget_share": ("gauge", {"detector"}),
     "dwcp_refusals": ("counter", {"code"}),
     "dwcp_reloads": ("counter", {"result"}),
     "dwcp_model_sets_refused": ("counter", {"code"}),
@@ -52,6 +57,7 @@ M1 = {
 """The table of M1: name without `_total`, type, labels."""
 
 USE_ALL = """
+import numpy
 class Recent:
     def compare(self):
         class Feature:
@@ -66,6 +72,8 @@ metrics.call("ScoreStream", "CANCELLED", None)
 metrics.answered("ScoreStream", 0.002)
 metrics.answered("ScoreStream", 0.002)
 metrics.scored("isolation_forest", 4096)
+metrics.p_value("isolation_forest", 0.01)
+metrics.p_values("isolation_forest", numpy.array([0.75, 1.0, 0.0005, 0.010000000000000002, 0.3] + [0.6] * 4090))
 metrics.alarm("isolation_forest", "WARNING", "latency", 3)
 metrics.alarm("isolation_forest", "CRITICAL", "")
 metrics.refusal("NOT_FINITE")
@@ -73,6 +81,8 @@ metrics.reload("swapped")
 metrics.set_refused("DIGEST_MISMATCH")
 metrics.model_set("aa", 100.0, 50.0)
 metrics.model_set("bb", 200.0, 60.0)
+metrics.detectors({"isolation_forest": 0.5, "lstm_autoencoder": None, "ensemble": 0.125})
+metrics.detectors({"isolation_forest": 0.25, "lstm_autoencoder": None})
 metrics.worker_restart()
 metrics.workers(2)
 metrics.certificate(4000.0)
@@ -151,6 +161,76 @@ def test_what_was_counted():
     assert found == [0.5, 0.25, 1]
 
 
+def test_p_values():
+    values = samples(used())
+    of = '{detector="isolation_forest"}'
+    bounds = {
+        "0.0005": 1,
+        "0.005": 1,
+        "0.01": 2,
+        "0.02": 3,
+        "0.25": 3,
+        "0.5": 4,
+        "0.75": 4095,
+        "1.0": 4096,
+        "+Inf": 4096,
+    }
+    for bound, count in bounds.items():
+        assert values[f'dwcp_score_p_value_bucket{{detector="isolation_forest",le="{bound}"}}'] == count, bound
+    assert values[f"dwcp_score_p_value_count{of}"] == values[f"dwcp_scores_total{of}"] == 4096
+    assert values[f"dwcp_score_p_value_sum{of}"] == pytest.approx(0.01 + 0.75 + 1 + 0.0005 + 0.01 + 0.3 + 0.6 * 4090)
+
+
+def test_a_batch_counts_as_its_items_do(metrics):
+    """And both as the library's own histogram; bounds too, which are counted in the bucket that they close."""
+    registry = CollectorRegistry()
+    observed = Histogram("observed", "-", buckets=BOUNDS, registry=registry)
+    random = np.random.default_rng(7)
+    p_values = np.concatenate([random.random(500), np.repeat(BOUNDS, 3), np.nextafter(BOUNDS, 2)[:-1]])
+    random.shuffle(p_values)
+    for value in p_values.tolist():
+        metrics.p_value("ensemble", value)
+        observed.observe(value)
+    metrics.p_values("isolation_forest", p_values)
+    metrics.p_values("isolation_forest", p_values[:0])
+    one, many, library = (
+        [sample.value for sample in families(text)[name].samples if sample.labels.get("detector", wanted) == wanted]
+        for text, name, wanted in (
+            (metrics.text(), "dwcp_score_p_value", "ensemble"),
+            (metrics.text(), "dwcp_score_p_value", "isolation_forest"),
+            (generate_latest(registry), "observed", ""),
+        )
+    )
+    assert one == pytest.approx(many, rel=1e-12)
+    assert one == pytest.approx(library, rel=1e-12)
+    assert one[BOUNDS.index(0.01)] == sum(value <= 0.01 for value in p_values)
+
+
+def test_detectors_begin_at_0_and_a_budget_goes_with_its_set(metrics):
+    metrics.detectors({"isolation_forest": 0.01, "ensemble": None})
+    values = samples(metrics.text())
+    for name in ("isolation_forest", "ensemble"):
+        of = f'{{detector="{name}"}}'
+        assert values[f"dwcp_scores_total{of}"] == values[f"dwcp_score_p_value_count{of}"] == 0
+    assert budgets(values) == {'dwcp_alarm_budget_share{detector="isolation_forest"}': 0.01}
+    metrics.detectors({"isolation_forest": None, "ensemble": 0.02})
+    assert budgets(samples(metrics.text())) == {'dwcp_alarm_budget_share{detector="ensemble"}': 0.02}
+    metrics.detectors({})
+    assert budgets(samples(metrics.text())) == {}
+
+
+def test_a_budget_goes_with_its_set_where_processes_share_a_folder(tmp_path):
+    with processes(tmp_path) as run:
+        run("w0", "metrics.detectors({'ensemble': 0.5}); metrics.detectors({})")
+        assert b"dwcp_alarm_budget_share" not in page_of(tmp_path)
+        run("w1", "metrics.detectors({'ensemble': 0.25}); metrics.detectors({'ensemble': 0.125})")
+        assert budgets(samples(page_of(tmp_path))) == {'dwcp_alarm_budget_share{detector="ensemble"}': 0.125}
+
+
+def budgets(values):
+    return {key: value for key, value in values.items() if "budget" in key}
+
+
 def test_only_the_set_in_use_is_named(metrics):
     for id in ("aa", "bb", "bb", "aa", "cc"):
         metrics.model_set(id, 1.0, 1.0)
@@ -191,6 +271,7 @@ def test_no_count_is_lost_between_threads(metrics):
         for _ in range(2000):
             metrics.call("Score", "OK", 0.001)
             metrics.alarm("isolation_forest", "WARNING", "latency")
+            metrics.p_value("isolation_forest", 0.5)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -200,6 +281,7 @@ def test_no_count_is_lost_between_threads(metrics):
     values = samples(metrics.text())
     assert values['dwcp_requests_total{code="OK",method="Score"}'] == 16_000
     assert values['dwcp_request_seconds_count{method="Score"}'] == 16_000
+    assert values['dwcp_score_p_value_bucket{detector="isolation_forest",le="0.5"}'] == 16_000
     assert values['dwcp_alarms_total{detector="isolation_forest",level="WARNING",metric="latency"}'] == 16_000
 
 
@@ -207,6 +289,8 @@ def test_counting_is_cheap(metrics):
     """A few microseconds; the bound has room for a machine that does other things."""
     rounds = [timeit.timeit(lambda: metrics.call("Score", "OK", 0.0007), number=2000) / 2000 for _ in range(7)]
     assert min(rounds) < 30e-6
+    rounds = [timeit.timeit(lambda: metrics.p_value("ensemble", 0.6), number=2000) / 2000 for _ in range(7)]
+    assert min(rounds) < 10e-6  # 1.2 us where it is quiet
 
 
 def test_no_metrics_has_every_method_and_imports_nothing():

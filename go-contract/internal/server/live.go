@@ -36,8 +36,10 @@ type model struct {
 	window   int
 	windowed bool
 	features []string
-	counts   *modelCounts
-	recent   *recent
+	// budget is the share of normal samples that may alarm (rule M4); 0 when nobody knows.
+	budget float64
+	counts *modelCounts
+	recent *recent
 }
 
 // newLive describes a scorer. The last driftWindow rows of each detector are kept to see drift by (rule DR6); 0 keeps none.
@@ -48,7 +50,7 @@ func newLive(scorer anomaly.Scorer, m *metrics, driftWindow int) *live {
 			names := metadata.GetFeatureNames()
 			l.models[d] = &model{
 				detector: d, window: anomaly.WindowLength(scorer, d), windowed: metadata.Timesteps != nil, features: names,
-				counts: m.model(d, names),
+				budget: trainedShare(metadata), counts: m.model(d, names),
 				recent: newRecent(anomaly.DriftReferenceOf(scorer, d), len(names), driftWindow),
 			}
 		}

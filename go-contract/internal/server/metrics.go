@@ -22,6 +22,9 @@ const (
 // latencyBuckets are upper bounds in seconds.
 var latencyBuckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
+// pValueBuckets are upper bounds of p-values, the same in every implementation (rule M3).
+var pValueBuckets = []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .25, .5, .75, 1}
+
 // metrics are the metrics of rule M1. What is counted with every call is looked up once, at start or when a set comes into use.
 type metrics struct {
 	registry *prometheus.Registry
@@ -29,7 +32,7 @@ type metrics struct {
 	requests, scores, alarms       *prometheus.CounterVec
 	refusals, reloads, refusedSets *prometheus.CounterVec
 	certificateReloads             *prometheus.CounterVec
-	seconds                        *prometheus.HistogramVec
+	seconds, pValues               *prometheus.HistogramVec
 	methods                        map[string]*methodCounts
 }
 
@@ -43,7 +46,8 @@ type methodCounts struct {
 
 // modelCounts are the metrics of one detector, for the features of one model set.
 type modelCounts struct {
-	scores prometheus.Counter
+	scores  prometheus.Counter
+	pValues prometheus.Observer
 	// alarms, by level and by 1 + number of the top feature; 0 stands for no explanation.
 	alarms map[anomaly.Level][]prometheus.Counter
 }
@@ -73,7 +77,10 @@ func newMetrics(state prometheus.Collector) *metrics {
 	m.seconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "dwcp_request_seconds", Help: "Time from a request to its answer; for a stream, of each request.", Buckets: latencyBuckets,
 	}, []string{"method"})
-	m.registry.MustRegister(m.seconds, state)
+	m.pValues = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "dwcp_score_p_value", Help: "P-values of scored samples and windows.", Buckets: pValueBuckets,
+	}, []string{"detector"})
+	m.registry.MustRegister(m.seconds, m.pValues, state)
 	for _, result := range []string{swapped, unchanged, refused} {
 		m.reloads.WithLabelValues(result)
 	}
@@ -109,7 +116,9 @@ func (c *methodCounts) took(begin time.Time) { c.seconds.Observe(time.Since(begi
 
 // model gives the metrics of a detector with these features.
 func (m *metrics) model(d anomaly.Detector, features []string) *modelCounts {
-	c := &modelCounts{scores: m.scores.WithLabelValues(d.String()), alarms: map[anomaly.Level][]prometheus.Counter{}}
+	c := &modelCounts{
+		scores: m.scores.WithLabelValues(d.String()), pValues: m.pValues.WithLabelValues(d.String()), alarms: map[anomaly.Level][]prometheus.Counter{},
+	}
 	for _, level := range []anomaly.Level{anomaly.LevelWarning, anomaly.LevelCritical} {
 		c.alarms[level] = append(c.alarms[level], m.alarms.WithLabelValues(d.String(), level.String(), ""))
 		for _, name := range features {
@@ -122,6 +131,7 @@ func (m *metrics) model(d anomaly.Detector, features []string) *modelCounts {
 // verdict counts one score.
 func (m *model) verdict(v *anomaly.Verdict) {
 	m.counts.scores.Inc()
+	m.counts.pValues.Observe(v.PValue)
 	if v.IsAnomaly {
 		m.alarm(v.Level, v.Contributions)
 	}
@@ -130,6 +140,9 @@ func (m *model) verdict(v *anomaly.Verdict) {
 // batch counts the scores of a batch.
 func (m *model) batch(v *anomaly.BatchVerdict) {
 	m.counts.scores.Add(float64(len(v.Scores)))
+	for _, p := range v.PValues {
+		m.counts.pValues.Observe(p)
+	}
 	width := len(m.features)
 	for i, is := range v.IsAnomaly {
 		switch {
@@ -192,6 +205,7 @@ var (
 	driftPSIDesc    = describeState("dwcp_drift_psi", "Population stability index of recent rows.", "detector", "metric")
 	driftFarDesc    = describeState("dwcp_drift_wasserstein", "Wasserstein distance of recent rows, in training standard deviations.", "detector", "metric")
 	driftDesc       = describeState("dwcp_drift", "1 where recent rows have drifted from the training rows.", "detector", "metric")
+	budgetDesc      = describeState("dwcp_alarm_budget_share", "Share of normal samples that may alarm as the model was trained for.", "detector")
 	certificateDesc = describeState("dwcp_certificate_expiry_timestamp_seconds", "When the certificate in use ends to be valid.")
 )
 
@@ -199,7 +213,7 @@ var (
 func (s state) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		inFlightDesc, queuedDesc, streamsDesc, setDesc, openedDesc, writtenDesc, workersDesc, restartsDesc, certificateDesc,
-		driftRowsDesc, driftPSIDesc, driftFarDesc, driftDesc,
+		driftRowsDesc, driftPSIDesc, driftFarDesc, driftDesc, budgetDesc,
 	} {
 		to <- d
 	}
@@ -222,7 +236,13 @@ func (s state) Collect(to chan<- prometheus.Metric) {
 		gauge(writtenDesc, unixSeconds(l.written))
 	}
 	for _, m := range l.models {
-		if m != nil && m.recent != nil {
+		if m == nil {
+			continue
+		}
+		if m.budget > 0 {
+			gauge(budgetDesc, m.budget, m.detector.String())
+		}
+		if m.recent != nil {
 			m.collectDrift(gauge)
 		}
 	}

@@ -60,6 +60,9 @@ func TestMetrics(t *testing.T) {
 		`dwcp_request_seconds_count{method="ScoreStream"} 1`, `dwcp_scores_total{detector="isolation_forest"} 6`,
 		`dwcp_alarms_total{detector="isolation_forest",level="` + verdict.Level.String() + `",metric="` + verdict.TopFeature + `"} 3`,
 		`dwcp_alarms_total{detector="isolation_forest",level="` + verdict.Level.String() + `",metric=""} 1`,
+		`dwcp_score_p_value_count{detector="isolation_forest"} 6`, `dwcp_score_p_value_bucket{detector="isolation_forest",le="0.01"} 4`,
+		`dwcp_score_p_value_count{detector="lstm_autoencoder"} 0`,
+		`dwcp_alarm_budget_share{detector="isolation_forest"} 0.01`, `dwcp_alarm_budget_share{detector="lstm_autoencoder"} 0.05`,
 		`dwcp_refusals_total{code="NOT_FINITE"} 1`, `dwcp_refusals_total{code="WRONG_WIDTH"} 1`,
 		`dwcp_reloads_total{result="swapped"} 1`, `dwcp_reloads_total{result="unchanged"} 1`, `dwcp_reloads_total{result="refused"} 0`,
 		`dwcp_model_set_info{model_set_id="` + answer.GetModelSetId() + `"} 1`, `dwcp_in_flight 0`, `dwcp_queued 0`, `dwcp_streams 0`,
@@ -81,4 +84,35 @@ func TestMetrics(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		assert.True(t, strings.HasPrefix(name, "dwcp_"), name)
 	}
+}
+
+// TestCountingAllocatesNothing counts a verdict and a batch as calls do.
+func TestCountingAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	m := newLive(openReference(t), newMetrics(state{}), 0).model(forest)
+	verdict := anomaly.Verdict{PValue: .3, IsAnomaly: true, Level: anomaly.LevelWarning, Contributions: make([]float32, 7)}
+	batch := anomaly.BatchVerdict{Scores: make([]float32, 100), PValues: make([]float64, 100), IsAnomaly: make([]bool, 100)}
+	assert.Zero(t, testing.AllocsPerRun(100, func() { m.verdict(&verdict); m.batch(&batch) }))
+}
+
+// BenchmarkCounting is what counting costs a call, and a batch of 16,384 items.
+func BenchmarkCounting(b *testing.B) {
+	m := newLive(openReference(b), newMetrics(state{}), 0).model(forest)
+	verdict := anomaly.Verdict{PValue: .6}
+	batch := anomaly.BatchVerdict{Scores: make([]float32, 16384), PValues: make([]float64, 16384), IsAnomaly: make([]bool, 16384)}
+	for i := range batch.PValues {
+		batch.PValues[i] = float64(1+i) / 16384
+	}
+	b.Run("verdict", func(b *testing.B) {
+		for b.Loop() {
+			m.verdict(&verdict)
+		}
+	})
+	b.Run("batch", func(b *testing.B) {
+		for b.Loop() {
+			m.batch(&batch)
+		}
+	})
 }

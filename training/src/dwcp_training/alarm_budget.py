@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from dwcp_sidecar.alarm_budget import SECONDS
 from dwcp_training.calibrate import midpoint_below, midpoint_threshold
 from dwcp_training.data.errors import DataError, DataErrorCode
 from dwcp_training.detectors.base import Fitted, Floats
 from dwcp_training.tail import TailError, TailThreshold, tail_threshold
-
-SECONDS = {"hour": 3_600.0, "day": 86_400.0, "week": 604_800.0}
 
 BOUNDED = frozenset({"isolation_forest", "lstm_classifier", "ensemble"})
 """Detectors whose scores end: the tail of their normal scores must end there too, or no fault could ever alarm."""

@@ -66,8 +66,9 @@ def _member(said: MemberVerdict) -> scoring_pb2.MemberVerdict:
 
 
 def count_one(metrics: Metrics, model: Scorer, verdict: Verdict, row: np.ndarray) -> None:
-    """Counts one score, and its alarm (M1), and keeps its last sample, float64 `[features]` (DR6)."""
+    """Counts one score, its p-value and its alarm (M1), and keeps its last sample, float64 `[features]` (DR6)."""
     metrics.scored(model.name, 1)
+    metrics.p_value(model.name, verdict.p_value)
     if metrics.recent is not None:
         metrics.recent.add(model, row)
     if verdict.is_anomaly:
@@ -75,9 +76,10 @@ def count_one(metrics: Metrics, model: Scorer, verdict: Verdict, row: np.ndarray
 
 
 def count_batch(metrics: Metrics, model: Scorer, verdicts: Verdicts, rows: np.ndarray) -> None:
-    """Counts the scores and alarms of a batch (M1), and keeps the last sample of each item, float64 `[n, features]`
-    (DR6)."""
+    """Counts the scores, p-values and alarms of a batch (M1), and keeps the last sample of each item, float64
+    `[n, features]` (DR6)."""
     metrics.scored(model.name, len(verdicts.scores))
+    metrics.p_values(model.name, verdicts.p_values)
     if metrics.recent is not None:
         metrics.recent.add_all(model, rows)
     alarms = np.flatnonzero(verdicts.is_anomaly)

@@ -9,7 +9,7 @@ import itertools
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from dwcp.anomaly.v1 import scoring_pb2
 from dwcp.oip.v2 import inference_pb2
 
 if TYPE_CHECKING:  # prometheus_client is imported by the process that counts: it takes 3 MB and 50 ms
+    import numpy as np
     from prometheus_client.metrics_core import Metric
 
     from dwcp_sidecar.server.metrics_page import Page
@@ -45,6 +46,7 @@ BUCKETS = (
 """Upper bounds of `dwcp_request_seconds`, the same in every implementation."""
 
 _INFO = "dwcp_model_set_info"
+_BUDGET = "dwcp_alarm_budget_share"
 _DRIFT = {
     "dwcp_drift_rows": ("Recent rows that are compared with the training rows.", ("detector",)),
     "dwcp_drift_psi": ("Population stability index of recent rows.", ("detector", "metric")),
@@ -55,7 +57,9 @@ _DRIFT = {
     "dwcp_drift": ("1 where recent rows have drifted from the training rows.", ("detector", "metric")),
 }
 """Gauges of DR6: name to help and labels."""
-_GONE = -1.0  # of a series in a shared folder, which cannot be removed; no drift gauge is negative
+_GONE = -1.0  # of a series in a shared folder, which cannot be removed; none of these gauges is negative
+
+_LEAVE = {*_DRIFT, _BUDGET}  # series of these go when another set comes into use
 _PUBLISH_SECONDS = 1.0  # a scrape comes every 10 s or so; fresher gauges would not be seen
 _DRIFT_EVERY = 5  # times that long: drift is slow, and comparing takes some ms for each detector
 
@@ -77,6 +81,8 @@ class Metrics:
     def __init__(self, identity: str = "") -> None:
         import prometheus_client as prometheus
         from prometheus_client import values
+
+        from dwcp_sidecar.server.p_values import BOUNDS, PValues
 
         self._shared = os.environ.get(FOLDER, "")
         if self._shared:
@@ -107,6 +113,13 @@ class Metrics:
             registry=self._registry,
         )
         self._scores = counter("dwcp_scores_total", "Items scored.", "detector")
+        self._p_values = PValues(
+            "dwcp_score_p_value", "P-values of scored items.", ["detector"], buckets=BOUNDS, registry=self._registry
+        )
+        self._budget = gauge(
+            _BUDGET, "Share of normal samples that may alarm as the model was trained for.", "livemax", "detector"
+        )
+        self._budgeted: set[str] = set()
         self._alarms = counter(
             "dwcp_alarms_total",
             "Anomalies, with the metric that contributes most where that was asked for.",
@@ -195,6 +208,17 @@ class Metrics:
         """Counts scored items."""
         self._child(self._scores, detector).inc(count)
 
+    def p_value(self, detector: str, value: float) -> None:
+        """Counts the p-value of one scored item (M3)."""
+        add = self._children.get(("p", detector))
+        if add is None:
+            add = self._children["p", detector] = self._p_values.labels(detector).add
+        add(value)
+
+    def p_values(self, detector: str, values: "np.ndarray") -> None:
+        """Counts those of a batch, float64 `[n]` (M3)."""
+        self._child(self._p_values, detector).add_all(values)
+
     def alarm(self, detector: str, level: str, metric: str, count: int = 1) -> None:
         """Counts anomalies.
 
@@ -234,6 +258,26 @@ class Metrics:
                     self._info.labels(former).set(0)
                 else:
                     self._info.remove(former)
+
+    def detectors(self, budgets: Mapping[str, float | None]) -> None:
+        """Names the detectors of the set in use, so that their scores and p-values are counted from 0 on (M3).
+
+        Args:
+            budgets: the share of normal samples that may alarm of each (M4); None where nobody knows.
+        """
+        with self._lock:
+            for detector, share in budgets.items():
+                self._child(self._scores, detector)
+                self._child(self._p_values, detector)
+                if share is not None:
+                    self._budget.labels(detector).set(share)
+            now = {detector for detector, share in budgets.items() if share is not None}
+            for former in self._budgeted - now:
+                if self._shared:
+                    self._budget.labels(former).set(_GONE)
+                else:
+                    self._budget.remove(former)
+            self._budgeted = now
 
     def worker_restart(self) -> None:
         """Counts a worker that was started in the place of one that ended."""
@@ -362,6 +406,10 @@ class NoMetrics(Metrics):
 
     def scored(self, detector: str, count: int) -> None: ...
 
+    def p_value(self, detector: str, value: float) -> None: ...
+
+    def p_values(self, detector: str, values: "np.ndarray") -> None: ...
+
     def alarm(self, detector: str, level: str, metric: str, count: int = 1) -> None: ...
 
     def refusal(self, code: str) -> None: ...
@@ -371,6 +419,8 @@ class NoMetrics(Metrics):
     def set_refused(self, code: str) -> None: ...
 
     def model_set(self, id: str, loaded: float, created: float) -> None: ...
+
+    def detectors(self, budgets: Mapping[str, float | None]) -> None: ...
 
     def worker_restart(self) -> None: ...
 
@@ -416,9 +466,9 @@ class _Shared:
         for metric in metrics:
             if metric.name == _INFO:  # sets that were in use once
                 metric.samples = [sample for sample in metric.samples if sample.value]
-            elif metric.name in _DRIFT:
+            elif metric.name in _LEAVE:
                 metric.samples = [sample for sample in metric.samples if sample.value != _GONE]
-        return [metric for metric in metrics if metric.samples or metric.name not in _DRIFT]
+        return [metric for metric in metrics if metric.samples or metric.name not in _LEAVE]
 
 
 def _size(file: Path) -> int:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+from dwcp_sidecar.alarm_budget import trained_share
 from dwcp_sidecar.model_set import MANIFEST, ModelSet
 from dwcp_sidecar.server.app import App
 from dwcp_sidecar.server.candidate import Candidate
@@ -54,6 +55,7 @@ class Serving:
         except OSError:  # gone already: it was there a moment ago
             created = now
         self.metrics.model_set(models.id, now, created)
+        self.metrics.detectors({name: trained_share(model.metadata) for name, model in models.models.items()})
 
 
 def leave() -> NoReturn:

@@ -119,13 +119,12 @@ def run_list(where: Where, as_json: bool = False) -> int:
         if not marks:
             out.print(f"Nothing is marked yet: {where.store().path}")
             return
-        table = Table(
-            "mark", Column("start, end", no_wrap=True), "verdict", "series", Column("detector", overflow="fold"), "by", "note"
-        )  # fmt: skip
+        times, detector = Column("start, end", no_wrap=True), Column("detector", overflow="fold")
+        table = Table("mark", times, "verdict", "series", detector, "by", "note")
         for mark in marks:
-            times = dict.fromkeys((time_text(mark.start), time_text(mark.end)))
+            both = dict.fromkeys((time_text(mark.start), time_text(mark.end)))
             table.add_row(
-                str(mark.id), "\n".join(times), mark.verdict, mark.series or "all", mark.detector, mark.by, mark.note,
+                str(mark.id), "\n".join(both), mark.verdict, mark.series or "all", mark.detector, mark.by, mark.note,
                 style=None if mark.verdict == Verdict.TRUE else "yellow",
             )  # fmt: skip
         out.print(table)

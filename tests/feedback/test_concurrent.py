@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -20,29 +20,51 @@ from dwcp_training.feedback.store import FILE, FeedbackStore
 BATCH = 50
 """Marks in a transaction of a writer; all of one have its number as their note."""
 
-WRITER = f"""
-import sys
-from pathlib import Path
-from dwcp_training.feedback.marks import Mark, Verdict
-from dwcp_training.feedback.store import FeedbackStore
-
-name, batches = sys.argv[2], int(sys.argv[3])
-store = FeedbackStore(Path(sys.argv[1]))
-for batch in range(batches):
-    starts = range(batch * {BATCH}, (batch + 1) * {BATCH})
-    store.add([Mark(start, start, Verdict.TRUE, name, note=str(batch)) for start in starts])
-    print(batch, flush=True)
-"""
-
 SEED = int(os.environ.get("DWCP_KILL_SEED", random.randrange(10**6)))
 """Of the times at which writers are killed; a failure prints it."""
 
 
-def writer(path: Path, name: str, batches: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", WRITER, path, name, str(batches)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__])  # imports are slow, and a kill in the middle of them tells nothing
+
+
+def write(path: Path, name: str, batches: int, said: Connection) -> None:
+    """Stores batches, and says the number of each when it is stored."""
+    store = FeedbackStore(path)
+    for batch in range(batches):
+        starts = range(batch * BATCH, (batch + 1) * BATCH)
+        store.add([Mark(start, start, Verdict.TRUE, name, note=str(batch)) for start in starts])
+        said.send(batch)
+
+
+class Writer:
+    """`write` in a process of its own."""
+
+    def __init__(self, path: Path, name: str, batches: int) -> None:
+        self._heard, says = PROCESSES.Pipe(duplex=False)
+        self.process = PROCESSES.Process(target=write, args=(path, name, batches, says))
+        self.process.start()
+        says.close()
+
+    def kill(self) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+
+    def end(self) -> int:
+        """Waits for the end; its exit status."""
+        self.process.join(30)
+        assert self.process.exitcode is not None
+        return self.process.exitcode
+
+    def heard(self) -> list[int]:
+        """The numbers that it said, after its end, or at least one while it is at work."""
+        found = []
+        try:
+            while not found or self._heard.poll():
+                found.append(self._heard.recv())
+        except EOFError:
+            pass
+        return found
 
 
 def whole_batches(marks: list[Mark]) -> dict[str, list[int]]:
@@ -60,17 +82,16 @@ def whole_batches(marks: list[Mark]) -> dict[str, list[int]]:
 def test_two_writers_at_once_and_a_reader(tmp_path: Path) -> None:
     """Both make the file, too: it is not there before."""
     path = tmp_path / FILE
-    processes = [writer(path, name, 12) for name in ("a", "b")]
+    writers = [Writer(path, name, 12) for name in ("a", "b")]
     store, seen, most = FeedbackStore(path), 0, 0
     deadline = time.monotonic() + 60
-    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+    while any(writer.process.is_alive() for writer in writers) and time.monotonic() < deadline:
         marks = store.all()
         whole_batches(marks)
         assert len(marks) >= most, "what was read once is there"
         seen, most = seen + 1, len(marks)
-    for process in processes:
-        _, said = process.communicate(timeout=30)
-        assert process.returncode == 0, said
+    for writer in writers:
+        assert writer.end() == 0
     assert seen > 1
     assert {name: sorted(found) for name, found in whole_batches(store.all()).items()} == {
         "a": list(range(12)), "b": list(range(12)),
@@ -80,18 +101,17 @@ def test_two_writers_at_once_and_a_reader(tmp_path: Path) -> None:
 
 def test_a_writer_that_is_killed_leaves_whole_transactions(tmp_path: Path) -> None:
     generator = random.Random(SEED)
-    for number in range(4):
+    for number in range(6):
         path = tmp_path / f"{number}.db"
-        process = writer(path, "a", 10_000)
-        assert process.stdout is not None
-        acknowledged = [process.stdout.readline()]  # it is at work
+        writer = Writer(path, "a", 10_000)
+        acknowledged = writer.heard()  # it is at work
         time.sleep(0.3 * generator.random())
-        process.send_signal(signal.SIGKILL)
-        acknowledged += process.communicate(timeout=30)[0].splitlines()
+        writer.kill()
+        assert writer.end() == -signal.SIGKILL
+        acknowledged += writer.heard()
         found = sorted(whole_batches(FeedbackStore(path).all())["a"])
-        last = max(int(line) for line in acknowledged if line.strip())
         assert found == list(range(len(found))), f"seed {SEED}"
-        assert len(found) >= last + 1, f"seed {SEED}: what was acknowledged is there"
+        assert len(found) > max(acknowledged), f"seed {SEED}: what was acknowledged is there"
         FeedbackStore(path).add([Mark(-1, -1, Verdict.FALSE, "after")])
         database = sqlite3.connect(path)
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",), f"seed {SEED}"
@@ -100,15 +120,15 @@ def test_a_writer_that_is_killed_leaves_whole_transactions(tmp_path: Path) -> No
 
 def test_a_writer_killed_while_it_makes_the_file_is_not_in_the_way(tmp_path: Path) -> None:
     generator = random.Random(SEED)
-    for number in range(4):
+    for number in range(6):
         path = tmp_path / f"{number}.db"
-        process = writer(path, "a", 1)
+        writer = Writer(path, "a", 1)
         deadline = time.monotonic() + 30
         while not path.exists() and time.monotonic() < deadline:
             pass
         time.sleep(0.01 * generator.random())
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=30)
+        writer.kill()
+        writer.end()
         store = FeedbackStore(path)
         before = len(store.all())
         assert before in (0, BATCH), f"seed {SEED}"

@@ -336,7 +336,8 @@ def why(row: Row) -> str:
             f"{figure(row.challenger, row.unit)} of the faults are found, {figure(row.champion, row.unit)} before; "
             f"the loss is no chance ({interval_text(row)})"
         )
-    return f"{figure(row.challenger, row.unit)}, wanted: {row.limit}"
+    before = f", {figure(row.champion, row.unit)} before" if row.measure.startswith("feedback") else ""
+    return f"{figure(row.challenger, row.unit)}{before}, wanted: {row.limit}"
 
 
 def _marks_of(options: Options) -> list[Mark]:

@@ -230,7 +230,7 @@ def _feedback(name: str, old: Scorer, new: Scorer, marked: Marked, gate: Gate, t
     if incidents.events:
         chance = incidents.chance_of_fewer()
         lost, won = incidents.only_before, incidents.only_after
-        limit = f"no fewer beyond chance, of {incidents.events} marked: {lost} lost, {won} won, p = {chance:.2g}"
+        limit = f"no loss beyond chance, of {incidents.events} marked ({lost} lost, {won} won, p = {chance:.2g})"
         if loud:
             limit = f"none: the champion alarms on normal rows too; of {incidents.events} marked"
         found = float(incidents.before), float(incidents.after)
@@ -238,7 +238,7 @@ def _feedback(name: str, old: Scorer, new: Scorer, marked: Marked, gate: Gate, t
     if alarms.events:
         chance = alarms.chance_of_more()
         more, fewer = alarms.only_after, alarms.only_before
-        limit = f"no more beyond chance, of {alarms.events} marked: {more} new, {fewer} gone, p = {chance:.2g}"
+        limit = f"no more beyond chance, of {alarms.events} marked ({more} new, {fewer} gone, p = {chance:.2g})"
         raised = float(alarms.before), float(alarms.after)
         rows.append(Row(name, "feedback false alarms", *raised, limit, chance > level, "count"))
     return rows

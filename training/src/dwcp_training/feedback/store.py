@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 from dwcp_training.data.errors import DataError, DataErrorCode
@@ -121,7 +121,7 @@ class FeedbackStore:
                 )
                 assert cursor.lastrowid is not None
                 given[cursor.lastrowid] = number
-                stored.append(Mark(*values, id=cursor.lastrowid, marked_at=now))  # type: ignore[arg-type]
+                stored.append(replace(mark, id=cursor.lastrowid, marked_at=now))
             if found:
                 raise ContradictionError(found)
         return Added(tuple(stored), tuple(known))

@@ -65,9 +65,9 @@ def set_apart(
     for name, model in champion.models.items():
         scores = series_scores(model, early)
         scores = replace(scores, alarmed=scores.alarmed & ~called_false)
-        marks = scores.alarmed if gate.champion_alarms == "all" else excess_alarms(model, scores)
-        by_detector[name] = int(marks.sum())
-        alarmed |= marks
+        excess = scores.alarmed if gate.champion_alarms == "all" else excess_alarms(model, scores)
+        by_detector[name] = int(excess.sum())
+        alarmed |= excess
     count = int(alarmed.sum())
     if count > gate.most_alarms * len(early):
         kind = "alarms of" if gate.champion_alarms == "all" else "alarms beyond what normal data raises, by"

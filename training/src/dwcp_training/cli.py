@@ -25,6 +25,7 @@ from dwcp_training.cli_options import (
     units_of,
     weights_of,
 )
+from dwcp_training.feedback.cli import feedback_app
 from dwcp_training.releases.cli import releases_app
 from dwcp_training.retrain.cli import EXAMPLES as RETRAIN_EXAMPLES
 from dwcp_training.retrain.cli import retrain
@@ -35,6 +36,7 @@ app.add_typer(train_app, name="train")
 profile_app = typer.Typer(no_args_is_help=True, help="Profiles: which metrics, how their files are read, defaults.")
 app.add_typer(profile_app, name="profile")
 app.add_typer(releases_app, name="releases")
+app.add_typer(feedback_app, name="feedback")
 app.command(epilog=RETRAIN_EXAMPLES)(retrain)
 
 

@@ -158,6 +158,7 @@ def _telemetry(
         scaling=profile.scaling,
         drift=profile.drift,
         labels=_joined([item.anomalous[item.kept] for item in used if item.anomalous is not None]),
+        series_names=tuple(item.rows.name for item in used),
     )
 
 

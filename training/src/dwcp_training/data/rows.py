@@ -74,6 +74,7 @@ class Rows:
         labels: ``[n]``, the labels as text.
         outside: bool ``[n]``, rows that are not of the profile's baseline.
         intervals: when something was wrong, as the run itself says; None when it says nothing.
+        name: of the series, a run, a file or a device; empty where files are one series.
     """
 
     tables: Sequence[RawTable]
@@ -87,12 +88,13 @@ class Rows:
     labels: NDArray[np.object_]
     outside: NDArray[np.bool_]
     intervals: Intervals | None
+    name: str = ""
 
     def __len__(self) -> int:
         return len(self.values)
 
     @classmethod
-    def of(cls, parts: Sequence[_Part]) -> Rows:
+    def of(cls, parts: Sequence[_Part], name: str = "") -> Rows:
         """The rows of `parts`, one file after the other."""
         lengths = [len(part) for part in parts]
         broken = np.zeros(sum(lengths), dtype=bool)
@@ -111,6 +113,7 @@ class Rows:
             labels=np.concatenate([part.labels for part in parts]),
             outside=np.concatenate([part.outside for part in parts]),
             intervals=Intervals.joined([part.intervals for part in parts if part.intervals is not None]),
+            name=name,
         )
 
     def place(self, row: int) -> tuple[RawTable, int]:
@@ -147,7 +150,7 @@ def read_rows(
     parts = [_read_part(source, layout, profile, exclude, progress, normal_only) for source in sources]
     if normal_only and reader.baseline is not None and reader.baseline.column is not None:
         parts = _with_baseline(parts, reader.baseline.first)
-    return layout, [Rows.of(series) for series in _by_series(parts, profile)]
+    return layout, [Rows.of(series, name) for name, series in _by_series(parts, profile)]
 
 
 def _other_columns(profile: Profile, exclude: Exclusion) -> list[str]:
@@ -244,19 +247,19 @@ def _with_baseline(parts: list[_Part], first: int) -> list[_Part]:
     return [replace(part, outside=~np.isin(part.origin.astype(str), normal.astype(str))) for part in parts]
 
 
-def _by_series(parts: list[_Part], profile: Profile) -> list[list[_Part]]:
-    """The parts of each series; those of one series in the order of their first times."""
+def _by_series(parts: list[_Part], profile: Profile) -> list[tuple[str, list[_Part]]]:
+    """Name and parts of each series; those of one series in the order of their first times."""
     reader = profile.reader
     if reader.series_column is not None:
         series: dict[str, list[_Part]] = {}
         for part in parts:
             for name in dict.fromkeys(part.series):
                 series.setdefault(name, []).append(part.take(np.flatnonzero(part.series == name)))
-        return [_in_time_order(found) for found in series.values()]
+        return [(name, _in_time_order(found)) for name, found in series.items()]
     if reader.format == "runs":
-        return [[part] for part in parts]
+        return [(part.table.name.rpartition("/")[0], [part]) for part in parts]  # see `Source.name`
     ordered = _in_time_order(parts)
-    return [[part] for part in ordered] if reader.series == "files" else [ordered]
+    return [(part.table.name, [part]) for part in ordered] if reader.series == "files" else [("", ordered)]
 
 
 def _in_time_order(parts: list[_Part]) -> list[_Part]:

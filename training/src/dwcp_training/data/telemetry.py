@@ -33,6 +33,7 @@ class Telemetry:
         scaling: where the scaler of a model of this data comes from.
         drift: what counts as drift of this data.
         labels: bool ``[n]``, the rows that are anomalies; None for data that was read as normal alone.
+        series_names: name of each of `series`, as alarms say it, empty for one without a name; () where none is known.
     """
 
     schema: FeatureSchema
@@ -47,6 +48,7 @@ class Telemetry:
     scaling: Scaling = field(default_factory=Scaling)
     drift: DriftDefaults = field(default_factory=DriftDefaults)
     labels: NDArray[np.bool_] | None = None
+    series_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -94,21 +96,22 @@ class Telemetry:
             values=self.values[kept],
             timestamps=None if self.timestamps is None else self.timestamps[kept],
             labels=None if self.labels is None else self.labels[kept],
-            segments=_cut(self.segments, ranges),
-            series=_cut(self.series, ranges),
+            segments=tuple(part for _, part in _cut(self.segments, ranges)),
+            series=tuple(part for _, part in _cut(self.series, ranges)),
+            series_names=tuple(self.series_names[k] for k, _ in _cut(self.series, ranges)) if self.series_names else (),
         )
 
 
-def _cut(parts: Segments, ranges: Sequence[tuple[int, int]]) -> Segments:
-    """What is left of `parts` in `ranges`, counted from the first row that is kept."""
+def _cut(parts: Segments, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
+    """What is left of `parts` in `ranges`, counted from the first row that is kept, each with its part's number."""
     found, before = [], 0
     for start, stop in ranges:
-        for first, last in parts:
+        for number, (first, last) in enumerate(parts):
             inside = max(first, start), min(last, stop)
             if inside[0] < inside[1]:
-                found.append((before + inside[0] - start, before + inside[1] - start))
+                found.append((number, (before + inside[0] - start, before + inside[1] - start)))
         before += stop - start
-    return tuple(found)
+    return found
 
 
 def rfc3339(timestamps: NDArray[np.datetime64]) -> list[str]:

@@ -49,6 +49,10 @@ def retrain(
     mlflow: Annotated[
         Optional[str], typer.Option(help="Record the run in this MLflow (pip install mlflow).", metavar="URI")
     ] = None,
+    feedback: Annotated[
+        Optional[Path],
+        typer.Option(help="Marks of dwcp feedback (default: feedback.db in --models, where there is one)."),
+    ] = None,
     sign_key: SignKey = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and say why; publish nothing.")] = False,
     json: Annotated[
@@ -64,7 +68,7 @@ def retrain(
             Options(
                 models, data or (), prometheus, query or (), step, days, exclude or (), exclude_grace, on_bad_rows,
                 profile, detector or (), settings, keep_alarms, keep, executor, mlflow, sign_key, dry_run, json,
-                verbose,
+                verbose, feedback,
             )
         )
     )  # fmt: skip

@@ -25,9 +25,11 @@ from dwcp_training.console import (
     print_warning,
     progress_bar,
 )
-from dwcp_training.data import Exclusion
+from dwcp_training.data import Exclusion, Telemetry
 from dwcp_training.data.writers import whole_file
 from dwcp_training.detectors.registry import DETECTORS
+from dwcp_training.feedback.marks import Mark
+from dwcp_training.feedback.store import FILE, FeedbackStore
 from dwcp_training.monitor.web import checked_address
 from dwcp_training.profiles import Profile, load_profile
 from dwcp_training.prometheus_api import queries_of
@@ -39,6 +41,7 @@ from dwcp_training.retrain.collect import Rows, from_files, from_prometheus
 from dwcp_training.retrain.executor import run_executor
 from dwcp_training.retrain.gate import Decision, Row, deviations_of, judge
 from dwcp_training.retrain.lock import only_one
+from dwcp_training.retrain.marked import Marked, marked_rows
 from dwcp_training.retrain.measures import make_faults
 from dwcp_training.retrain.range_queries import RangeQueries
 from dwcp_training.retrain.set_apart import set_apart
@@ -68,6 +71,7 @@ class Options:
         keep: releases to keep.
         executor: program that must pass the golden vectors too.
         mlflow: address of a tracking server.
+        feedback: file of marks; None means `feedback.db` in `models`, where there is one.
         sign_key: PEM file of the private key that signs what is published; None leaves it unsigned.
         dry_run: decide, and publish nothing.
         as_json: print the decision as JSON on standard output, and all else on standard error.
@@ -94,6 +98,7 @@ class Options:
     dry_run: bool = False
     as_json: bool = False
     verbose: bool = False
+    feedback: Path | None = None
 
     def check(self) -> None:
         """Raises `UsageError` for flags that make no sense, alone or together."""
@@ -155,6 +160,7 @@ class _Retraining:
         self.options, self.profile, self.work = options, profile, work
         self.console = err if options.as_json else out
         self._signer = read_signing_key(options.sign_key)  # before the long work
+        self._marks = _marks_of(options)
         self._bar, self._task = bar, bar.add_task("", total=None)
 
     def run(self, runs: MlflowRuns | None) -> Decision:
@@ -170,9 +176,13 @@ class _Retraining:
         for note in rows.notes:
             self.console.print(f"  {note}")
         _same_features(champion, telemetry.schema.names)
+        marked, notes = self._marked(telemetry)
+        for note in notes:
+            self.console.print(f"  {note}")
 
         window = chosen.window(champion)
-        parts = set_apart(telemetry, champion, gate, window, keep_alarms=options.keep_alarms)
+        normal = telemetry if marked is None else marked.without_incidents()
+        parts = set_apart(normal, champion, gate, window, keep_alarms=options.keep_alarms, marks=self._marks)
         if parts.left_out_rows:
             kind = "all alarms" if gate.champion_alarms == "all" else "excess alarms"
             named = ", ".join(f"{name} {count:,}" for name, count in parts.left_out.items() if count)
@@ -186,12 +196,12 @@ class _Retraining:
         folder = self.work / "challenger"
         shutil.rmtree(folder, ignore_errors=True)  # what a run before this one has left
         challenger = train_challenger(chosen, parts.fitted, champion, folder, self._say)
-        decision = judge(challenger, champion, parts.held_out, faults, gate, self._say)
+        decision = judge(challenger, champion, parts.held_out, faults, gate, self._say, marked)
         if options.executor is not None:
             row = run_executor(options.executor, challenger.path)
             decision = replace(decision, promote=decision.promote and row.passed, rows=(*decision.rows, row))
         self._bar.update(self._task, visible=False)
-        decision = replace(decision, notes=(*chosen.notes, *rows.notes))
+        decision = replace(decision, notes=(*chosen.notes, *rows.notes, *notes))
         self._print(decision, chosen)
         with whole_file(self.work / "decision.json") as file:
             file.write((json.dumps(decision.as_json(), indent=2) + "\n").encode())
@@ -208,6 +218,26 @@ class _Retraining:
         if runs is not None:
             self._record(runs, decision, challenger)
         return decision
+
+    def _marked(self, telemetry: Telemetry) -> tuple[Marked | None, list[str]]:
+        """What operators said of these rows, and that in words; None and nothing where nothing is marked at all."""
+        if not self._marks:
+            return None, []
+        marked = marked_rows(telemetry, self._marks)
+        incident, normal = int(marked.incident.sum()), int(marked.normal.sum())
+        notes = []
+        if incident or normal:
+            notes.append(
+                f"feedback: {len(marked.incidents):,} incidents left out ({incident:,} rows), "
+                f"{len(marked.false_alarms):,} false alarms kept ({normal:,} rows)"
+            )
+        if telemetry.timestamps is None:
+            notes.append("feedback: not used, because these rows have no times")
+        elif marked.outside:
+            notes.append(f"feedback: {marked.outside:,} of {len(self._marks):,} marks have no row in this data")
+        if marked.incident.all():
+            raise RefusedError("every row is inside an incident that is marked: dwcp feedback list shows the marks.")
+        return (marked if incident or normal else None), notes
 
     def _champion(self) -> ModelSet | None:
         """The set in use; None where there is none, or it does not open any more."""
@@ -306,7 +336,19 @@ def why(row: Row) -> str:
             f"{figure(row.challenger, row.unit)} of the faults are found, {figure(row.champion, row.unit)} before; "
             f"the loss is no chance ({interval_text(row)})"
         )
-    return f"{figure(row.challenger, row.unit)}, wanted: {row.limit}"
+    before = f", {figure(row.champion, row.unit)} before" if row.measure.startswith("feedback") else ""
+    return f"{figure(row.challenger, row.unit)}{before}, wanted: {row.limit}"
+
+
+def _marks_of(options: Options) -> list[Mark]:
+    """What operators said of alarms; a file that was named must be there.
+
+    Raises:
+        DataError: the file cannot be used.
+    """
+    if options.feedback is not None and not options.feedback.is_file():
+        raise RefusedError(f"--feedback {options.feedback}: there is no such file. dwcp feedback add makes one.")
+    return FeedbackStore(options.feedback or options.models / FILE).all()
 
 
 def _features(champion: ModelSet | None) -> list[str]:

@@ -13,9 +13,11 @@ import numpy as np
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar import detectors
 from dwcp_sidecar.model_set import ModelSet
+from dwcp_sidecar.scorer import Scorer
 from dwcp_training.data import Telemetry
 from dwcp_training.profiles import Gate
 from dwcp_training.retrain.bootstrap import block_share, paired_difference, rate_at_least
+from dwcp_training.retrain.marked import Marked, compare
 from dwcp_training.retrain.measures import Faults, Measured, episodes, measure, serving_bytes
 
 UNSTATED_SHARE = 0.01
@@ -97,6 +99,7 @@ def judge(
     faults: Mapping[str, Faults],
     gate: Gate,
     say: Callable[[int, int, str], None],
+    marked: Marked | None = None,
 ) -> Decision:
     """Measures both sets on the same rows and faults and decides.
 
@@ -107,6 +110,7 @@ def judge(
         faults: kind to injected faults.
         gate: the conditions.
         say: shows the progress.
+        marked: what operators said of the collected rows; None where nothing is marked in them.
     """
     before = dict(champion.models) if champion else {}
     names = list(dict.fromkeys([*before, *challenger.models]))
@@ -118,6 +122,7 @@ def judge(
         say(done, steps, text)
 
     rows: list[Row] = []
+    feedback_tests = 2 * max(1, sum(name in challenger.models for name in before))
     recall_tests = max(1, len(faults) * sum(name in challenger.models for name in before))
     for name in names:
         measured = {}
@@ -135,6 +140,8 @@ def judge(
             loud = _bought(old, new, *(gate.false_alarm_factor * share for share in shares))
         rows += _recalls(name, old, new, gate, recall_tests, loud=loud)
         rows += _false_alarms(name, old, new, challenger, held_out, gate)
+        if marked is not None and name in before:
+            rows += _feedback(name, before[name], challenger.models[name], marked, gate, feedback_tests, loud=loud)
         rows.append(_golden(name, champion, challenger))
         passed = new.latency_ms <= gate.latency_ms
         limit = f"at most {gate.latency_ms:g} ms"
@@ -208,6 +215,32 @@ def _false_alarms(
             name, "alarm budget", before, count / duration, limit, least <= float(number), f"/{unit}", (least, math.inf)
         )
     )
+    return rows
+
+
+def _feedback(name: str, old: Scorer, new: Scorer, marked: Marked, gate: Gate, tests: int, *, loud: bool) -> list[Row]:
+    """Two rows: incidents that people marked, of which no fewer may be found, and false alarms, of which no more may
+    be raised, beyond chance: the exact test of McNemar, one-sided (Bonferroni over `tests`).
+
+    As for injected faults, incidents are not compared with a champion that is `loud`.
+    """
+    incidents, alarms = compare(old, new, marked)
+    level = (1 - gate.confidence) / tests
+    rows = []
+    if incidents.events:
+        chance = incidents.chance_of_fewer()
+        lost, won = incidents.only_before, incidents.only_after
+        limit = f"no loss beyond chance, of {incidents.events} marked ({lost} lost, {won} won, p = {chance:.2g})"
+        if loud:
+            limit = f"none: the champion alarms on normal rows too; of {incidents.events} marked"
+        found = float(incidents.before), float(incidents.after)
+        rows.append(Row(name, "feedback incidents", *found, limit, loud or chance > level, "count"))
+    if alarms.events:
+        chance = alarms.chance_of_more()
+        more, fewer = alarms.only_after, alarms.only_before
+        limit = f"no more beyond chance, of {alarms.events} marked ({more} new, {fewer} gone, p = {chance:.2g})"
+        raised = float(alarms.before), float(alarms.after)
+        rows.append(Row(name, "feedback false alarms", *raised, limit, chance > level, "count"))
     return rows
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,10 @@ from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.scorer import Scorer
 from dwcp_training.console import RefusedError
 from dwcp_training.data import Telemetry, time_split
+from dwcp_training.feedback.marks import Mark
 from dwcp_training.profiles import Gate
 from dwcp_training.retrain.collect import ranges_of
+from dwcp_training.retrain.marked import marked_rows
 from dwcp_training.telemetry_scores import SeriesScores, series_scores
 
 
@@ -32,7 +35,13 @@ class SetApart:
 
 
 def set_apart(
-    telemetry: Telemetry, champion: ModelSet | None, gate: Gate, window: int, *, keep_alarms: bool = False
+    telemetry: Telemetry,
+    champion: ModelSet | None,
+    gate: Gate,
+    window: int,
+    *,
+    keep_alarms: bool = False,
+    marks: Sequence[Mark] = (),
 ) -> SetApart:
     """Splits by time and leaves the champion's alarms out of the part to train on.
 
@@ -42,6 +51,7 @@ def set_apart(
         gate: says how much is held out and which alarms are left out.
         window: samples in the longest window of any model.
         keep_alarms: leave nothing out: what the champion alarms on has become normal.
+        marks: alarms that people called false among them stay, and are not counted as alarms.
 
     Raises:
         RefusedError: the champion alarms on more than `gate.most_alarms` of the rows.
@@ -51,11 +61,13 @@ def set_apart(
     if champion is None or keep_alarms or gate.champion_alarms == "none":
         return SetApart(early, held_out, {}, 0)
     alarmed, by_detector = np.zeros(len(early), bool), {}
+    called_false = marked_rows(early, [mark for mark in marks if not mark.incident]).normal
     for name, model in champion.models.items():
         scores = series_scores(model, early)
-        marks = scores.alarmed if gate.champion_alarms == "all" else excess_alarms(model, scores)
-        by_detector[name] = int(marks.sum())
-        alarmed |= marks
+        scores = replace(scores, alarmed=scores.alarmed & ~called_false)
+        excess = scores.alarmed if gate.champion_alarms == "all" else excess_alarms(model, scores)
+        by_detector[name] = int(excess.sum())
+        alarmed |= excess
     count = int(alarmed.sum())
     if count > gate.most_alarms * len(early):
         kind = "alarms of" if gate.champion_alarms == "all" else "alarms beyond what normal data raises, by"
@@ -63,7 +75,8 @@ def set_apart(
         raise RefusedError(
             f"{count:,} of {len(early):,} rows ({100 * count / len(early):.1f} %) are {kind} the current release "
             f"({named}); at most {100 * gate.most_alarms:g} % may be. Either there were incidents: list them with "
-            "--exclude. Or the data has drifted and is normal: train on it with --keep-alarms, after you have looked."
+            "--exclude, or mark them with dwcp feedback. Or the data has drifted and is normal: train on it with "
+            "--keep-alarms, after you have looked."
         )
     return SetApart(early.take(ranges_of(~alarmed)) if count else early, held_out, by_detector, count)
 

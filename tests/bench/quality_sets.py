@@ -26,6 +26,9 @@ LINKLAB_GRACE_SECONDS = 7
 SKAB_TRAINING_ROWS = 400
 """Rows at the start of an experiment that are its training part."""
 
+HISTORY = 100
+"""Rows before the tested ones: as many as the longest window has."""
+
 NEZHA_FAULT_MINUTES = 3
 NEZHA_REST_MINUTES = 60
 """Where one day alone is there, its rows train that are this long after its last fault."""
@@ -41,6 +44,8 @@ class Series:
         test: raw rows that follow one another, float64 `[m, features]`.
         faulty: bool `[m]`.
         counted: bool `[m]`; False for rows in the grace after a fault.
+        before: the `HISTORY` rows before those of `test`, for detectors with a window: the end of `train` where the
+            test rows follow it, else the first test row again and again.
     """
 
     name: str
@@ -48,6 +53,7 @@ class Series:
     test: Floats
     faulty: Bools
     counted: Bools
+    before: Floats
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class DataSet:
 
     Attributes:
         name, what: for people.
-        profile: whose defaults fit it, with or without names of its own metrics.
+        profile: the one whose defaults our detectors have here.
         load: reads its series; none where it is not there.
     """
 
@@ -66,13 +72,17 @@ class DataSet:
     load: Callable[[], list[Series]]
 
 
-def _series(name: str, train: Floats, test: Floats, faulty: Bools, counted: Bools | None = None) -> Series:
+def _series(
+    name: str, train: Floats, test: Floats, faulty: Bools, counted: Bools | None = None, *, follows: bool = True
+) -> Series:
+    train, test = (np.ascontiguousarray(part, np.float64) for part in (train, test))
     return Series(
         name,
-        np.ascontiguousarray(train, np.float64),
-        np.ascontiguousarray(test, np.float64),
+        train,
+        test,
         faulty.astype(bool),
         np.ones(len(test), bool) if counted is None else counted,
+        train[-HISTORY:] if follows else np.repeat(test[:1], HISTORY, axis=0),
     )
 
 
@@ -141,11 +151,11 @@ def nezha() -> list[Series]:
             if pod not in tables[0]:
                 continue
             _, before, faulty_before = tables[0][pod]
-            found.append(_series(pod, before[~faulty_before], values, faulty))
+            found.append(_series(pod, before[~faulty_before], values, faulty, follows=False))
             continue
         last = max(times[faulty].max() for times, _, faulty in tables[0].values() if faulty.any())
         rest = times > last + np.timedelta64(NEZHA_REST_MINUTES, "m")
-        found.append(_series(pod, values[rest], values[~rest], faulty[~rest]))
+        found.append(_series(pod, values[rest], values[~rest], faulty[~rest], follows=False))
     return found
 
 
@@ -179,8 +189,8 @@ SETS = (
         "dwcp",
         linklab,
     ),
-    DataSet("SMD", "servers, 38 metrics, each minute", "servers", lambda: _npz("smd")),
-    DataSet("ASD", "application servers, 19 metrics, each 5 minutes", "servers", lambda: _npz("asd")),
+    DataSet("SMD", "servers, 38 metrics, each minute", "telemetry-runs", lambda: _npz("smd")),
+    DataSet("ASD", "application servers, 19 metrics, each 5 minutes", "telemetry-runs", lambda: _npz("asd")),
     DataSet("SKAB", "water loop, valve 1, 8 sensors, each second; 400 rows of an experiment train", "industrial", skab),
-    DataSet("nezha", "pods of Online Boutique, 5 metrics, each minute", "servers", nezha),
+    DataSet("nezha", "pods of Online Boutique, 5 metrics, each minute", "telemetry-runs", nezha),
 )

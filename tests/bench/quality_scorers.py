@@ -19,6 +19,7 @@ from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
+from dwcp_training.data import DataError
 from dwcp_training.evaluation.baselines import BASELINES as TRIVIAL
 from dwcp_training.interface import BY_NAME, SINGLE, Detector, EnsembleDetector
 from dwcp_training.interface.ensemble import SHORT
@@ -143,7 +144,7 @@ class Trained:
                 try:
                     self._members[name] = detector.train_model(self._train)
                 except Exception as error:  # a set that one detector cannot learn shall not stop the others
-                    self._reasons[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                    self._reasons[name] = _said(error)
         return self._members.get(name) or self._reasons[name]
 
     def answer(self, name: str, series: Series) -> Answer:
@@ -152,8 +153,16 @@ class Trained:
         detector = self.get(name)
         if isinstance(detector, str):
             return Answer(None, 0.0, detector)
-        scores = published(detector, series.test, series.before)[0]
+        try:
+            scores = published(detector, series.test, series.before)[0]
+        except DataError as error:  # members that cannot be joined are an answer, too
+            return Answer(None, 0.0, _said(error))
         return Answer(scores, time.perf_counter() - start)
+
+
+def _said(error: Exception) -> str:
+    """The first line of what an error says."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def published(detector: Detector | EnsembleDetector, rows: Floats, before: Floats) -> tuple[Floats, np.ndarray]:

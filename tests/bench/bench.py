@@ -3,7 +3,7 @@
     python tests/bench/bench.py                  # everything, some twenty minutes
     python tests/bench/bench.py --only graphs    # one part
 
-Parts: graphs, go, sidecar, memory, edge, training, adbench, drift, reading, serving.
+Parts: graphs, go, sidecar, memory, edge, training, adbench, quality, drift, reading, serving.
 
 Prints a table with each bar and whether it was met, and writes build/bench.json.
 """
@@ -327,6 +327,35 @@ def adbench(_: argparse.Namespace) -> list[Result]:
     ]
 
 
+def quality(_: argparse.Namespace) -> list[Result]:
+    """Average precision of the ensemble on real sets beside the best baseline's, and recall of critical values."""
+    from tests.bench.quality import run
+
+    content = run()
+    results = [Result(f"detection quality, {name}", "left out: not in ../shared/data") for name in content["missing"]]
+    ensembles, baselines = [], []
+    for name, found in content["sets"].items():
+        if not (compared := found.get("compared", {}).get("ensemble")):
+            continue
+        ours, theirs = (found["figures"][compared[who]]["average_precision"] for who in ("ours", "baseline"))
+        ensembles.append(ours)
+        baselines.append(theirs)
+        text = f"{ours:.3f}, {compared['baseline']} {theirs:.3f}, prevalence {found['prevalence']:.3f}"
+        spread = f"{compared['value']:+.3f} [{compared['low']:+.3f} to {compared['high']:+.3f}]"
+        what = f"average precision of the ensemble, {name}"
+        results.append(Result(what, f"{text}, difference {spread}", "no less, within noise", compared["high"] >= 0))
+    if ensembles:
+        mean, bar = statistics.mean(ensembles), statistics.mean(baselines)
+        results.append(Result("its mean over the sets", f"{mean:.3f}", f"above {bar:.3f}", mean > bar))
+    for metric, share in content["critical"].get("ensemble", {}).items():
+        what = f"recall of the ensemble, {metric} alone at its critical value"
+        if metric == "typical":
+            results.append(Result("share of typical rows that the ensemble alarms on", f"{share:.1%}"))
+        else:
+            results.append(Result(what, f"{share:.1%}", "at least 95 %", share >= 0.95))
+    return results
+
+
 def reading(arguments: argparse.Namespace) -> list[Result]:
     """Data larger than memory, read in chunks and scored: peak memory and rate, of the data and of a tenth of it."""
     mebibytes = 2048
@@ -410,6 +439,7 @@ PARTS = {
     "edge": edge,
     "training": training,
     "adbench": adbench,
+    "quality": quality,
     "drift": drift,
     "reading": reading,
     "serving": serving,

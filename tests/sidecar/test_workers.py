@@ -34,10 +34,15 @@ MAX_RSS_KB = 110 * 1024
 def workers(server):
     """Process ids of the workers."""
     pid = server.process.pid
-    found = []
-    for task in os.listdir(f"/proc/{pid}/task"):
-        found += Path(f"/proc/{pid}/task/{task}/children").read_text().split()
-    return sorted(map(int, found))
+    for _ in range(100):
+        found = []
+        try:
+            for task in os.listdir(f"/proc/{pid}/task"):
+                found += Path(f"/proc/{pid}/task/{task}/children").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):  # a thread ended, and its children have another parent now
+            continue
+        return sorted(map(int, found))
+    raise AssertionError("its threads end faster than they can be listed")
 
 
 def gone(pid):

@@ -101,7 +101,7 @@ def test_two_writers_at_once_and_a_reader(tmp_path: Path) -> None:
 
 def test_a_writer_that_is_killed_leaves_whole_transactions(tmp_path: Path) -> None:
     generator = random.Random(SEED)
-    for number in range(6):
+    for number in range(3):
         path = tmp_path / f"{number}.db"
         writer = Writer(path, "a", 10_000)
         acknowledged = writer.heard()  # it is at work
@@ -120,7 +120,7 @@ def test_a_writer_that_is_killed_leaves_whole_transactions(tmp_path: Path) -> No
 
 def test_a_writer_killed_while_it_makes_the_file_is_not_in_the_way(tmp_path: Path) -> None:
     generator = random.Random(SEED)
-    for number in range(6):
+    for number in range(3):
         path = tmp_path / f"{number}.db"
         writer = Writer(path, "a", 1)
         deadline = time.monotonic() + 30

@@ -11,6 +11,7 @@ import pytest
 
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_training.data import Telemetry, read_table, write_csv
+from dwcp_training.data.chunks import ChunkReader
 from dwcp_training.feedback.marks import Mark, Verdict
 from dwcp_training.feedback.store import FILE, FeedbackStore
 from dwcp_training.profiles import Gate, load_profile
@@ -86,6 +87,25 @@ def test_marks_of_a_series_are_of_that_series_alone(tmp_path: Path) -> None:
     joined = series(3, 60)
     write_csv(joined, tmp_path / "later.csv")
     assert read_table(tmp_path / "later.csv", profile).series_names == ("",)
+
+
+def test_series_have_the_names_that_alarms_give_them(tmp_path: Path) -> None:
+    """As rows in memory, where marks are looked up, and in chunks, where `dwcp score` and `monitor` find alarms."""
+    for folder, name, month in (("x", "a", 3), ("x", "b", 1), ("y", "a", 2)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        write_csv(series(month, 60), tmp_path / folder / f"{name}.csv")
+    files = [tmp_path / "x/a.csv", tmp_path / "x/b.csv", tmp_path / "y/a.csv"]
+    both = tmp_path / "both.csv"
+    head, *lines = files[0].read_text().splitlines()
+    both.write_text("\n".join([head + ",link", *(f"{line},l{k}" for line in lines for k in (1, 2))]) + "\n")
+    profile = load_profile("dwcp")
+    apart = profile.model_copy(update={"reader": profile.reader.model_copy(update={"series": "files"})})
+    column = profile.model_copy(update={"reader": profile.reader.model_copy(update={"series_column": "link"})})
+    for paths, described in ((files, apart), ([both], column), (files[:2], profile)):
+        names = read_table(paths, described).series_names
+        chunks = ChunkReader(paths, described.feature_schema.names, described)
+        assert set(names) == {str(name) for chunk, _ in chunks for name in chunk.series}
+        assert len(set(names)) == len(names)
 
 
 def test_the_exact_test_on_discordant_events() -> None:

@@ -21,7 +21,7 @@ from dwcp_training.data.pieces import BLOCK, CHUNK_ROWS, pieces
 from dwcp_training.data.readers import check_reading
 from dwcp_training.data.report import Report
 from dwcp_training.data.row_judge import Chunk, RowJudge, by_series
-from dwcp_training.data.sources import Source, find_sources
+from dwcp_training.data.sources import Source, find_sources, series_names
 from dwcp_training.profiles import Profile
 
 HEAD_ROWS = 4096
@@ -80,7 +80,7 @@ class ChunkReader:
         sources = find_sources(paths, profile)
         joined = profile.reader.format != "runs" and profile.reader.series == "joined"
         self._alone = not (joined or profile.reader.series_column)
-        names = _series_names(sources) if self._alone else [""] * len(sources)
+        names = series_names(sources) if self._alone else [""] * len(sources)
         self._files = [
             _File(source, name, *first_rows(source.path, name, features, profile))
             for source, name in zip(sources, names, strict=True)
@@ -147,9 +147,3 @@ def first_rows(
         if len(steps):
             cadences[name] = float(np.median(steps))
     return (int(chunk.times[0].astype(np.int64)) if len(chunk) else None), cadences
-
-
-def _series_names(sources: Sequence[Source]) -> list[str]:
-    """A name for the series of each file: that of its run or of the file, with its folders where two would be alike."""
-    names = [source.run.name if source.run is not None else source.path.name for source in sources]
-    return [name if names.count(name) == 1 else str(source.path) for name, source in zip(names, sources, strict=True)]

@@ -19,7 +19,7 @@ from dwcp_training.data.layout import Layout, layout_of
 from dwcp_training.data.npy_table import read_npy_table
 from dwcp_training.data.parquet_table import read_parquet_table
 from dwcp_training.data.raw import Progress, RawTable
-from dwcp_training.data.sources import Source, find_sources
+from dwcp_training.data.sources import Source, find_sources, series_names
 from dwcp_training.profiles import Profile
 
 
@@ -150,7 +150,7 @@ def read_rows(
     parts = [_read_part(source, layout, profile, exclude, progress, normal_only) for source in sources]
     if normal_only and reader.baseline is not None and reader.baseline.column is not None:
         parts = _with_baseline(parts, reader.baseline.first)
-    return layout, [Rows.of(series, name) for name, series in _by_series(parts, profile)]
+    return layout, [Rows.of(series, name) for name, series in _by_series(parts, series_names(sources), profile)]
 
 
 def _other_columns(profile: Profile, exclude: Exclusion) -> list[str]:
@@ -247,8 +247,12 @@ def _with_baseline(parts: list[_Part], first: int) -> list[_Part]:
     return [replace(part, outside=~np.isin(part.origin.astype(str), normal.astype(str))) for part in parts]
 
 
-def _by_series(parts: list[_Part], profile: Profile) -> list[tuple[str, list[_Part]]]:
-    """Name and parts of each series; those of one series in the order of their first times."""
+def _by_series(parts: list[_Part], names: list[str], profile: Profile) -> list[tuple[str, list[_Part]]]:
+    """Name and parts of each series; those of one series in the order of their first times.
+
+    Args:
+        names: of as many parts, for where each is a series.
+    """
     reader = profile.reader
     if reader.series_column is not None:
         series: dict[str, list[_Part]] = {}
@@ -257,9 +261,12 @@ def _by_series(parts: list[_Part], profile: Profile) -> list[tuple[str, list[_Pa
                 series.setdefault(name, []).append(part.take(np.flatnonzero(part.series == name)))
         return [(name, _in_time_order(found)) for name, found in series.items()]
     if reader.format == "runs":
-        return [(part.table.name.rpartition("/")[0], [part]) for part in parts]  # see `Source.name`
+        return [(name, [part]) for name, part in zip(names, parts, strict=True)]
     ordered = _in_time_order(parts)
-    return [(part.table.name, [part]) for part in ordered] if reader.series == "files" else [("", ordered)]
+    if reader.series != "files":
+        return [("", ordered)]
+    name_of = {id(part): name for name, part in zip(names, parts, strict=True)}
+    return [(name_of[id(part)], [part]) for part in ordered]
 
 
 def _in_time_order(parts: list[_Part]) -> list[_Part]:

@@ -159,3 +159,9 @@ def _times(name: str, cells: list[str], reader: Reader) -> NDArray[np.datetime64
     if reader.timestamp_format == "iso":
         return parse_times(name, "interval", column).values
     return epoch_times(name, "interval", column, reader.timestamp_format).values
+
+
+def series_names(sources: Sequence[Source]) -> list[str]:
+    """A name for the series of each file: that of its run or of the file, with its folders where two would be alike."""
+    names = [source.run.name if source.run is not None else source.path.name for source in sources]
+    return [name if names.count(name) == 1 else str(source.path) for name, source in zip(names, sources, strict=True)]

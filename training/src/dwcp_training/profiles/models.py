@@ -392,7 +392,7 @@ class Gate(_Closed):
     resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
     recall_margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     false_alarm_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3.0
-    alarm_budget: Annotated[str, Field(pattern=r"^\d+(\.\d+)?/(hour|day|week|month)$")] | None = None
+    alarm_budget: Annotated[str, Field(pattern=r"^\d+(\.\d+)?/(hour|day|week)$")] | None = None
     champion_alarms: Literal["excess", "all", "none"] = "excess"
     most_alarms: Share = 0.05
     latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0

@@ -12,6 +12,7 @@ import numpy as np
 
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar import detectors
+from dwcp_sidecar.alarm_budget import SECONDS, trained_share
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.scorer import Scorer
 from dwcp_training.data import Telemetry
@@ -22,8 +23,6 @@ from dwcp_training.retrain.measures import Faults, Measured, episodes, measure, 
 
 UNSTATED_SHARE = 0.01
 """Share of normal rows that a threshold is taken to be made for where the model does not say it."""
-
-_SECONDS = {"hour": 3_600.0, "day": 86_400.0, "week": 604_800.0, "month": 30 * 86_400.0}
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def _false_alarms(
     if gate.alarm_budget is None or not telemetry.cadence_seconds:
         return rows
     number, _, unit = gate.alarm_budget.partition("/")
-    duration = int(new.held_out.scored.sum()) * telemetry.cadence_seconds / _SECONDS[unit]
+    duration = int(new.held_out.scored.sum()) * telemetry.cadence_seconds / SECONDS[unit]
     count = episodes(new.held_out, telemetry)
     least = rate_at_least(count, duration, gate.confidence)
     before = episodes(old.held_out, telemetry) / duration if old else None
@@ -252,13 +251,12 @@ def _golden(name: str, champion: ModelSet | None, challenger: ModelSet) -> Row:
 
 
 def nominal_share(models: ModelSet, name: str) -> float:
-    """Share of normal rows that the threshold of a model was made to alarm on (D3)."""
+    """Share of normal rows that the threshold of a model was made to alarm on (D3, M4); where that is not said, as much
+    as its kind allows."""
     metadata: model_pb2.ModelMetadata = models.metadata[name]
-    if metadata.HasField("contamination"):
-        return metadata.contamination
-    for parameters in ("lstm", "dense"):
-        if metadata.HasField(parameters):
-            return max(1 - getattr(metadata, parameters).threshold_percentile / 100, 1e-6)
+    stated = trained_share(metadata)
+    if stated is not None:
+        return stated
     if metadata.HasField("svm"):
         return metadata.svm.nu
     if metadata.HasField("ensemble"):

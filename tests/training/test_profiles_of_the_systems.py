@@ -12,6 +12,41 @@ from dwcp_training.profiles import ProfileError, load_profile, profile_names, pr
 from tests.training.test_cli import invoke
 
 DEFAULTS: dict[str, dict[str, Any]] = {
+    "dwcp": {  # S1-2, S1-3, S1-5, S1-10, S1-11, S1-14
+        "detectors.isolation_forest.contamination": 0.01,
+        "detectors.isolation_forest.n_estimators": 100,
+        "detectors.isolation_forest.max_samples": "auto",
+        "detectors.isolation_forest.max_features": 1.0,
+        "detectors.isolation_forest.bootstrap": False,
+        "detectors.isolation_forest.seed": 42,
+        "detectors.lstm_autoencoder.window_size": 10,
+        "detectors.lstm_autoencoder.epochs": 50,
+        "detectors.lstm_autoencoder.batch_size": 32,
+        "detectors.lstm_autoencoder.encoding_dim": 32,
+        "detectors.lstm_autoencoder.hidden_units": 64,
+        "detectors.lstm_autoencoder.dropout": 0.2,
+        "detectors.lstm_autoencoder.optimizer": "adam",
+        "detectors.lstm_autoencoder.learning_rate": 1e-3,
+        "detectors.lstm_autoencoder.loss": "mse",
+        "detectors.lstm_autoencoder.validation_split": 0.2,
+        "detectors.lstm_autoencoder.early_stopping_patience": 10,
+        "detectors.lstm_autoencoder.learning_rate_patience": 5,
+        "detectors.lstm_autoencoder.learning_rate_factor": 0.5,
+        "detectors.lstm_autoencoder.learning_rate_floor": 1e-5,
+        "detectors.lstm_autoencoder.threshold_percentile": 95.0,
+        "scaling.method": "standard",
+        "recommended.samples": 10_000,
+        "recommended.days": 7.0,
+        "feature_schema.names": (
+            "bandwidth",
+            "latency",
+            "packet_loss",
+            "jitter",
+            "cpu_usage",
+            "memory_usage",
+            "error_rate",
+        ),
+    },
     "telemetry-runs": {  # S0-1, S0-3, S0-4
         "reader.format": "runs",
         "reader.features": "numeric",
@@ -45,6 +80,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "edge-host": {  # S3-1
         "reader.padded_to": 64,
+        "drift.psi_threshold": 0.25,  # S3-4
+        "drift.wasserstein_threshold": 0.15,
         "scaling.method": "divisors",
         "scaling.divisors": {
             "process_count": 1000,

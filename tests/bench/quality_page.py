@@ -13,7 +13,7 @@ How well the detectors tell faults from normal operation on real data that the p
 of their profile and without any tuning per set, beside simple baselines. Made by one command:
 
 ```sh
-python -m tests.bench.quality --write docs/quality.md
+make quality
 ```
 
 Higher is better. *Average precision* of guessing is the *prevalence*, the share of faulty rows. Every row counts by

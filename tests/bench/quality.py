@@ -134,6 +134,7 @@ def summarise(data_set: DataSet, every: Sequence[Series], of: int, cache: Cache,
     of_series = [stored["series"][series.name] for series in every]
     stored |= {"what": data_set.what, "measured": len(every), "of": of, "figures": {}, "why_not": {}}
     stored["profile"] = data_set.profile
+    stored["ensemble without"] = sorted({name for found in of_series for name in found.get("ensemble without", ())})
     stored["prevalence"] = float(np.mean([found["prevalence"] for found in of_series]))
     for name in (*OURS, *BASELINES):
         found = [each[name] for each in of_series if name in each]

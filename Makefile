@@ -111,6 +111,10 @@ soak: $(VENV)/.ready ## Ten minutes of everything at once for every sidecar: no 
 bench: $(VENV)/.ready ## Measure: graphs, Go scorers, memory, training, and both sidecars against other servers (some 25 minutes)
 	@$(PY) tests/bench/bench.py
 
+.PHONY: quality
+quality: $(VENV)/.ready ## Measure detection quality on ../shared/data and write docs/quality.md (an hour or more; goes on where it ended)
+	@$(PY) -m tests.bench.quality --write docs/quality.md
+
 .PHONY: extras
 extras: ## Fetch Prometheus for the tests of deploy/ (unpacked in build/extras) and, as root, install Chromium for those of reports
 	@bash tests/deploy/extras.sh

@@ -2,6 +2,7 @@
 
     python tests/bench/bench.py                  # everything, some twenty minutes
     python tests/bench/bench.py --only graphs    # one part
+    python tests/bench/bench.py --only quality   # not among everything: an hour or more
 
 Parts: graphs, go, sidecar, memory, edge, training, adbench, quality, drift, reading, serving.
 
@@ -446,6 +447,10 @@ PARTS = {
 }
 
 
+ASKED_FOR = ("quality",)
+"""Parts that are measured only when asked for: they take an hour or more."""
+
+
 def main() -> int:
     """Measures, prints and writes; exit status 1 when a bar was missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -461,7 +466,7 @@ def main() -> int:
     arguments = parser.parse_args()
     console = Console(width=160)
     results: list[Result] = []
-    for name in arguments.only or PARTS:
+    for name in arguments.only or [part for part in PARTS if part not in ASKED_FOR]:
         console.print(f"measuring {name}: {PARTS[name].__doc__}")
         results += PARTS[name](arguments)
     table = Table(title=f"{os.cpu_count()} cores; medians of paired rounds, \\[min to max]")

@@ -103,6 +103,7 @@ def study(every: list[Series], robust: bool, say: Callable[[str], None]) -> dict
     for series in every:
         scaler = StandardScaler().fit(series.train)
         train, test = scaler.transform(series.train), scaler.transform(series.test)
+        now: dict[str, Floats] = {}
         for lag_name, lags in LAGS.items():
             fitted_on, tested = with_lags(train, lags), with_lags(test, lags)
             for name, covariance in COVARIANCES.items():
@@ -115,8 +116,15 @@ def study(every: list[Series], robust: bool, say: Callable[[str], None]) -> dict
                     continue
                 seconds = time.perf_counter() - start
                 entry = found.setdefault(f"{name}, {lag_name}", {"ap": [], "seconds": []})
-                entry["ap"].append(precision_of(series, distances(tested, centre, precision)))
+                apart = distances(tested, centre, precision) / tested.shape[1]
+                entry["ap"].append(precision_of(series, apart))
                 entry["seconds"].append(seconds)
+                if not lags:
+                    now[name] = apart
+                else:  # the distance of the row itself and that of the window, each by its number of columns
+                    both = found.setdefault(f"{name}, now + {lag_name}", {"ap": [], "seconds": []})
+                    both["ap"].append(precision_of(series, now[name] + apart))
+                    both["seconds"].append(seconds)
         say(series.name)
     return found
 

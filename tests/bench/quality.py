@@ -71,7 +71,7 @@ def difference(every: Sequence[tuple[Series, Floats, Floats]], count: int) -> Es
 
 
 class Cache:
-    """What was measured, in a file that is written after each series of a set."""
+    """What was measured, in a file that is written after each answer."""
 
     def __init__(self, fresh: bool) -> None:
         self.content: dict[str, Any] = {"sets": {}, "critical": {}}
@@ -104,6 +104,7 @@ def measure_set(data_set: DataSet, every: Sequence[Series], cache: Cache, withou
             found = answer()
             if found.scores is None:
                 known[name] = {"why_not": found.why_not}
+                cache.save()
                 continue
             file = cache.scores_file(data_set.name, series.name, name)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -111,6 +112,7 @@ def measure_set(data_set: DataSet, every: Sequence[Series], cache: Cache, withou
             known[name] = {**figures(series, found.scores), "seconds": round(found.seconds, 2)}
             if name == "ensemble":
                 known["ensemble without"] = sorted(without)
+            cache.save()
         known["prevalence"] = float(series.faulty[series.counted].mean())
         cache.save()
 
@@ -134,6 +136,7 @@ def summarise(data_set: DataSet, every: Sequence[Series], of: int, cache: Cache,
     of_series = [stored["series"][series.name] for series in every]
     stored |= {"what": data_set.what, "measured": len(every), "of": of, "figures": {}, "why_not": {}}
     stored["profile"] = data_set.profile
+    stored["ensemble without"] = sorted({name for found in of_series for name in found.get("ensemble without", ())})
     stored["prevalence"] = float(np.mean([found["prevalence"] for found in of_series]))
     for name in (*OURS, *BASELINES):
         found = [each[name] for each in of_series if name in each]

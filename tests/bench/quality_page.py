@@ -13,7 +13,7 @@ How well the detectors tell faults from normal operation on real data that the p
 of their profile and without any tuning per set, beside simple baselines. Made by one command:
 
 ```sh
-python -m tests.bench.quality --write docs/quality.md
+make quality
 ```
 
 Higher is better. *Average precision* of guessing is the *prevalence*, the share of faulty rows. Every row counts by
@@ -28,6 +28,10 @@ def page(content: dict[str, Any]) -> str:
     """The page as Markdown."""
     sets = {name: found for name, found in content["sets"].items() if found.get("figures")}
     return "\n".join([INTRODUCTION, *_sets(sets, content.get("missing", ())), *_critical(content["critical"])]) + "\n"
+
+
+def _code(name: str) -> str:
+    return f"`{name}`"
 
 
 def _counted(found: dict[str, Any]) -> str:
@@ -67,6 +71,10 @@ def _sets(sets: dict[str, Any], missing: Sequence[str]) -> Iterator[str]:
     reasons = [f"{n} on {s}: {why}" for s, found in sets.items() for n, why in found["why_not"].items()]
     if reasons:
         yield f"Where there is no figure: {'; '.join(reasons)}; or it was not asked for.\n"
+    smaller = {s: found["ensemble without"] for s, found in sets.items() if found.get("ensemble without")}
+    if smaller:
+        names = "; ".join(f"{s} without {', '.join(map(_code, out))}" for s, out in smaller.items())
+        yield f"Measured with `--without`, so that the ensemble has fewer members than it has by default: {names}.\n"
     yield "## Ours against the best baseline\n"
     yield "Difference of the average precisions, with an interval of 95 % from resampled blocks of rows.\n"
     yield from _table(

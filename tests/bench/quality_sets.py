@@ -192,5 +192,10 @@ SETS = (
     DataSet("SMD", "servers, 38 metrics, each minute", "telemetry-runs", lambda: _npz("smd")),
     DataSet("ASD", "application servers, 19 metrics, each 5 minutes", "telemetry-runs", lambda: _npz("asd")),
     DataSet("SKAB", "water loop, valve 1, 8 sensors, each second; 400 rows of an experiment train", "industrial", skab),
-    DataSet("nezha", "pods of Online Boutique, 5 metrics, each minute", "telemetry-runs", nezha),
+    DataSet(
+        "nezha",
+        "pods of Online Boutique, 5 metrics, each minute; day 1 trains, of one day the hours after its faults",
+        "telemetry-runs",
+        nezha,
+    ),
 )

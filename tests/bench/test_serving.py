@@ -112,6 +112,7 @@ def test_different_scores_are_noticed() -> None:
         serving.same_scores({**same, "starts": [{"first_score": 0.25}]})
 
 
+@pytest.mark.slow  # makes a virtual environment
 def test_a_peer_that_does_not_install_says_why(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(serving_install, "HERE", tmp_path)
     monkeypatch.setattr(serving_install, "BUILD", serving_install.ROOT / "build")

@@ -193,10 +193,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         }
 
 
-SLOW = [pytest.param(where, marks=pytest.mark.slow) for where in ("cron", "kubernetes")]
+SLOW = [pytest.param(where, marks=pytest.mark.slow) for where in ("systemd", "cron", "kubernetes")]
 
 
-@pytest.mark.parametrize("where", ["systemd", *SLOW])
+@pytest.mark.parametrize("where", SLOW)
 def test_the_command_makes_a_release(where: str, site: dict[str, str], tmp_path: Path) -> None:
     words = {
         "cron": lambda: cron_entry()[2][1:],  # without nice: the tests have a limit of time

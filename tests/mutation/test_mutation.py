@@ -156,12 +156,13 @@ def refusals(request: pytest.FixtureRequest, mutated) -> Iterator[dict[tuple[str
 
 
 def _asked() -> Iterator[Any]:
-    """Every mutation and opener. `make test` asks Go of all, Python of every other one, and those that open sets by
-    the code of another of one in sixteen; `make test-slow` asks the rest."""
-    every = {"go-native": 1, "python-core": 2}
+    """Every mutation and opener. `make test` asks Python and Go of one in three, not the same ones, and those that
+    open sets by the code of another of one in sixteen; `make test-slow` asks the rest."""
+    every = {"go-native": 3, "python-core": 3}
+    first = {"go-native": 1}
     for opener in OPENERS:
         for number, mutation in enumerate(MUTATIONS):
-            marks = () if number % every.get(opener, 16) == 0 else (pytest.mark.slow,)
+            marks = () if number % every.get(opener, 16) == first.get(opener, 0) else (pytest.mark.slow,)
             yield pytest.param(mutation, opener, marks=marks, id=f"{mutation.name}-{opener}")
 
 

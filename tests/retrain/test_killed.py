@@ -119,6 +119,7 @@ def test_killed_at_a_point(point: str, bench: Bench) -> None:
     assert [path.name for path in bench.models.glob("releases/.*")] == []
 
 
+@pytest.mark.slow  # trains in new processes
 def test_two_at_once(bench: Bench) -> None:
     first = start(bench, 2)
     try:

@@ -252,6 +252,7 @@ def test_switched_off(kind, drift_set):
         assert page_of(sidecar) == {}
 
 
+@pytest.mark.slow  # waits for what workers publish
 def test_of_several_workers_the_largest_is_shown(drift_set, reference, tmp_path):
     """Each has its own rows. After a swap to a set without references no series is left, though files lose none."""
     rows = TRAINING[:100].copy()

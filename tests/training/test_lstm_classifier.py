@@ -173,6 +173,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.slow  # trains a network of its own
 def test_it_finds_what_it_was_trained_to_find(trained: Path) -> None:
     model = ModelSet.open(trained).model("lstm_classifier")
     fresh = labelled_series(2_000, seed=7)

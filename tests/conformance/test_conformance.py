@@ -67,7 +67,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
             parts = list(golden_parts(detector))
             inputs = generate(reference.source(), INPUTS, seed=1_000)
             cases, wanted = joined([*parts, (inputs, reference.answer(inputs))])
-            some = len(parts[0][0]) + 100  # the vectors of the set itself, and half of the inputs
+            some = 150  # of the vectors of the set itself
             made.references[detector] = reference
             questions[detector] = judge.prepare(reference, cases, wanted, folder, some)
         made.questions |= questions

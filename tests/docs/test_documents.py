@@ -93,8 +93,10 @@ def address() -> Iterator[str]:
 
 
 def _command(document: str, line: str) -> Any:
-    """A command to run; `make test-slow` runs those that train or evaluate, but for some of the README."""
-    words = "lstm-autoencoder" if document == "README.md" else " (train|evaluate|retrain|quantize) "
+    """A command to run; `make test-slow` runs those that take long, and all that go with them."""
+    words = " (train|evaluate|explain|export|quantize|retrain|releases|keys|sign|package) "
+    if document == "README.md":
+        words = "lstm-autoencoder| retrain "
     long = re.search(words, f" {line} ")
     return pytest.param(document, line, marks=(pytest.mark.slow,) if long else (), id=f"{document}: {line[:60]}")
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fuzz import targets
 
-SECONDS = 2
+SECONDS = 1
 
 
 @pytest.mark.parametrize("target", vars(targets.TARGETS))
@@ -17,7 +17,7 @@ def test_nothing_is_found(target):
     done = subprocess.run(command, cwd=targets.ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-4000:]
     runs = int(re.search(r"Done (\d+) runs", done.stderr).group(1))
-    assert runs > 250, "too few inputs to mean anything"
+    assert runs > 100, "too few inputs to mean anything"
 
 
 def test_a_leak_would_be_found():

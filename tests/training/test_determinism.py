@@ -17,12 +17,13 @@ from dwcp_training.profiles import IsolationForestDefaults, LstmAutoencoderDefau
 from tests.training.conftest import Twins, contents, untrained
 
 
+@pytest.mark.slow  # trains in new processes
 @pytest.mark.parametrize(
     "command",
     [
         ("isolation-forest", "--n-estimators", "5"),
-        pytest.param(("local-outlier-factor", "--max-rows", "200"), marks=pytest.mark.slow),
-        pytest.param(("one-class-svm", "--max-rows", "200"), marks=pytest.mark.slow),
+        ("local-outlier-factor", "--max-rows", "200"),
+        ("one-class-svm", "--max-rows", "200"),
     ],
     ids=lambda command: command[0],
 )

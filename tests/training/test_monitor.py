@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from dwcp_training.monitor.command import _stopped_by_signals
 from tests.deploy.tools import free_port, tool
 from tests.deploy.watched import Prometheus as PrometheusServer
 from tests.deploy.watched import process
@@ -79,6 +80,15 @@ def test_lines_for_people(tmp_path: Path) -> None:
     assert " over 0.576265: " in alarm
     feature, value = alarm.split(": ")[1].split(", expected ")[0].split(" ", 1)
     assert value in {"bandwidth": "20 Mbps", "latency": "140 ms", "packet_loss": "5 %", "jitter": "30 ms"}[feature]
+
+
+def test_a_signal_while_it_looks_at_the_clock_is_no_deadlock() -> None:
+    """Whatever the main thread holds when the signal comes, as here the lock of the event."""
+    stop = threading.Event()
+    with _stopped_by_signals(stop):
+        with stop._cond:  # type: ignore[attr-defined]  # what `stop.wait` holds for a moment
+            signal.raise_signal(signal.SIGINT)
+        assert stop.wait(10)
 
 
 def test_begins_at_the_end_unless_told_otherwise(tmp_path: Path) -> None:

@@ -131,8 +131,16 @@ def _check(
 
 @contextmanager
 def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM end the source after what it is at."""
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    """SIGINT and SIGTERM end the source after what it is at.
+
+    A handler runs in the main thread, wherever that is: also inside `stop.wait`, which holds the lock that `stop.set`
+    takes. So another thread sets it.
+    """
+
+    def told(*_: object) -> None:
+        threading.Thread(target=stop.set, daemon=True).start()
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -1,9 +1,7 @@
 """Sets with drift references, made from the frozen ones, which are older than those."""
 
 import functools
-import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from google.protobuf import json_format
 
 from dwcp_training.data import Telemetry, forest_rows
 from dwcp_training.drift_reference import describe
+from tests.conformance.edited_set import with_metadata
 
 ROWS = 2000
 """Training rows of the references."""
@@ -36,15 +35,9 @@ def drift_json() -> Any:
 
 def with_drift(models: Path, to: Path) -> Path:
     """A copy of a set of the seven metrics in which every model but an ensemble has the reference."""
-    shutil.copytree(models, to)
-    manifest = json.loads((to / "manifest.json").read_bytes())
-    for entry in manifest["files"]:
-        path = to / entry["path"]
-        if entry["path"].endswith("metadata.json"):
-            metadata = json.loads(path.read_bytes())
-            if metadata["model_type"] != "ensemble":
-                path.write_text(json.dumps({**metadata, "drift": drift_json()}))
-                data = path.read_bytes()
-                entry |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    (to / "manifest.json").write_text(json.dumps(manifest, indent=2))
-    return to
+
+    def change(metadata: dict[str, Any]) -> None:
+        if metadata["model_type"] != "ensemble":
+            metadata["drift"] = drift_json()
+
+    return with_metadata(models, to, change)

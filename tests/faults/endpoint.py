@@ -1,13 +1,11 @@
 """Both sidecars as processes that a test may torment, and what is known about their answers."""
 
 import contextlib
-import hashlib
 import itertools
 import json
 import os
 import queue
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -28,6 +27,7 @@ from dwcp_sidecar import protojson
 from dwcp_sidecar.calibration import Calibration
 from dwcp_sidecar.model_set import identify
 from tests.conformance import go_program
+from tests.conformance.edited_set import with_metadata
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "models/reference/v1"
@@ -63,18 +63,11 @@ class Known:
 
 def variant(models: Path, to: Path) -> str:
     """A second good set with other p-values: without the lowest held-out score. Returns its id."""
-    shutil.copytree(models, to)
-    manifest = json.loads((to / "manifest.json").read_bytes())
-    for entry in manifest["files"]:
-        path = to / entry["path"]
-        if entry["path"].endswith("metadata.json"):
-            metadata = json.loads(path.read_bytes())
-            del metadata["calibration"]["scores"][0]
-            path.write_text(json.dumps(metadata))
-            data = path.read_bytes()
-            entry |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    (to / "manifest.json").write_text(json.dumps(manifest))
-    return identify(to)
+
+    def change(metadata: dict[str, Any]) -> None:
+        del metadata["calibration"]["scores"][0]
+
+    return identify(with_metadata(models, to, change))
 
 
 def known_cases(*sets: Path) -> list[Known]:

@@ -1,10 +1,9 @@
 """Live quality as whole sidecars publish it: p-values and the alarm budget, the same in both (rules M1, M3, M4)."""
 
-import hashlib
-import json
 import shutil
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -15,6 +14,7 @@ from dwcp.anomaly.v1 import scoring_pb2, scoring_pb2_grpc
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.server.p_values import BOUNDS
 from tests.conformance.drift_set import training_rows
+from tests.conformance.edited_set import with_metadata
 from tests.conformance.sets import ENSEMBLE_SET, MORE_SET, REFERENCE_SET
 from tests.faults.endpoint import Endpoint, serving
 from tests.sidecar.test_drift import ask
@@ -78,18 +78,11 @@ def test_every_way_of_scoring_is_counted(kind):
 
 def with_budget(models: Path, to: Path, budget: str) -> Path:
     """A copy of a set whose models say that they were trained for a budget."""
-    shutil.copytree(models, to)
-    manifest = json.loads((to / "manifest.json").read_bytes())
-    for entry in manifest["files"]:
-        path = to / entry["path"]
-        if entry["path"].endswith("metadata.json"):
-            metadata = json.loads(path.read_bytes())
-            metadata["training"]["hyperparameters"]["alarm_budget"] = budget
-            path.write_text(json.dumps(metadata))
-            data = path.read_bytes()
-            entry |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    (to / "manifest.json").write_text(json.dumps(manifest))
-    return to
+
+    def change(metadata: dict[str, Any]) -> None:
+        metadata["training"]["hyperparameters"]["alarm_budget"] = budget
+
+    return with_metadata(models, to, change)
 
 
 def shares(sidecar: Endpoint) -> dict[str, float]:

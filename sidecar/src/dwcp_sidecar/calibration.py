@@ -7,6 +7,11 @@ import numpy as np
 from dwcp.anomaly.v1 import scoring_pb2
 
 
+def level_name(level: int) -> str:
+    """`WARNING` for `LEVEL_WARNING`."""
+    return scoring_pb2.Level.Name(level).removeprefix("LEVEL_")
+
+
 class Calibration:
     """Split-conformal calibration.
 

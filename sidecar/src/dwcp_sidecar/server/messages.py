@@ -3,6 +3,7 @@
 import numpy as np
 
 from dwcp.anomaly.v1 import scoring_pb2
+from dwcp_sidecar.calibration import level_name
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.scorer import Scorer
@@ -32,11 +33,6 @@ def top_feature(model: Scorer, verdict: Verdict) -> str:
         return ""
     top = max(verdict.contributions)
     return model.feature_names[verdict.contributions.index(top)] if top > 0 else ""
-
-
-def level_name(level: int) -> str:
-    """`WARNING` for `LEVEL_WARNING`."""
-    return scoring_pb2.Level.Name(level).removeprefix("LEVEL_")
 
 
 def to_message(model: Scorer, verdict: Verdict) -> scoring_pb2.Verdict:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dwcp.anomaly.v1 import scoring_pb2
 from dwcp_sidecar import detectors
+from dwcp_sidecar.calibration import level_name
 from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.verdicts import Explain, MemberVerdict
 from dwcp_training.data.telemetry import rfc3339
@@ -116,7 +116,7 @@ def explain(model: Scorer, chosen: Chosen, shap: ShapValues | None = None) -> Ex
         threshold=model.threshold,
         is_anomaly=verdict.is_anomaly,
         p_value=verdict.p_value,
-        level=scoring_pb2.Level.Name(verdict.level).removeprefix("LEVEL_"),
+        level=level_name(verdict.level),
         parts=tuple(
             Part(
                 metric=model.feature_names[j],

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dwcp.anomaly.v1 import scoring_pb2
+from dwcp_sidecar.calibration import level_name
 from dwcp_sidecar.scorer import Scorer
 from dwcp_training.data.row_judge import Chunk
 from dwcp_training.data.telemetry import rfc3339
@@ -106,7 +106,7 @@ def alarms_of(chunk: Chunk, model: Scorer, columns: Sequence[int], scored: Score
                 place=f"{chunk.file} line {chunk.rows[row]}",
                 series=str(chunk.series[row]),
                 detector=model.name,
-                level=scoring_pb2.Level.Name(int(verdicts.levels[at])).removeprefix("LEVEL_"),
+                level=level_name(int(verdicts.levels[at])),
                 score=float(verdicts.scores[at]),
                 threshold=model.threshold,
                 p_value=float(verdicts.p_values[at]),

@@ -22,21 +22,17 @@ help: ## Show this list
 .PHONY: setup
 setup: $(VENV)/.ready ## Create .venv with everything that is needed (the other targets do it by themselves)
 
-$(VENV)/.ready: requirements/dev.txt requirements/tritonclient.txt sidecar/pyproject.toml training/pyproject.toml
-	@echo "Setting up $(VENV); the first time downloads about 700 MB."
+$(VENV)/.ready: requirements/dev.txt sidecar/pyproject.toml training/pyproject.toml
+	@echo "Setting up $(VENV); the first time downloads about 800 MB."
 	@test -x $(PY) || python3 -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e sidecar -e training
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --upgrade \
-	  --target $(VENV)/tritonclient -r requirements/tritonclient.txt
 	@touch $@
 
 .PHONY: lock
 lock: ## Write requirements/*.txt anew from requirements/*.in (needs uv)
 	@for name in serve train dev; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header requirements/$$name.in -o requirements/$$name.txt; done
-	@uv pip compile --quiet --no-deps --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header requirements/tritonclient.in -o requirements/tritonclient.txt
 
 # --- the main job ---
 

@@ -2,8 +2,7 @@
 
     python oip_client.py ADDRESS CALLS.json
 
-A program of its own, because tritonclient registers the protobuf package `inference` that our messages are in, too, and
-wants an older protobuf: PYTHONPATH has to name the folder that both are installed in.
+A program of its own, because tritonclient registers the protobuf package `inference` that our messages are in, too.
 Each call is `{"model", "version", "rows", "dtype", "outputs"}`; an answer has each output's datatype, shape and bytes.
 """
 

@@ -18,6 +18,7 @@ class Detector(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DETECTOR_ONE_CLASS_SVM: _ClassVar[Detector]
     DETECTOR_LSTM_CLASSIFIER: _ClassVar[Detector]
     DETECTOR_ENSEMBLE: _ClassVar[Detector]
+    DETECTOR_MAHALANOBIS: _ClassVar[Detector]
 
 class ParityClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -38,6 +39,7 @@ DETECTOR_LOCAL_OUTLIER_FACTOR: Detector
 DETECTOR_ONE_CLASS_SVM: Detector
 DETECTOR_LSTM_CLASSIFIER: Detector
 DETECTOR_ENSEMBLE: Detector
+DETECTOR_MAHALANOBIS: Detector
 PARITY_CLASS_UNSPECIFIED: ParityClass
 PARITY_CLASS_EXACT: ParityClass
 PARITY_CLASS_TOLERANCE: ParityClass
@@ -178,6 +180,16 @@ class ClassifierParameters(_message.Message):
     anomalous_windows: int
     def __init__(self, units: _Optional[_Iterable[int]] = ..., normal_windows: _Optional[int] = ..., anomalous_windows: _Optional[int] = ...) -> None: ...
 
+class MahalanobisParameters(_message.Message):
+    __slots__ = ("ridge", "limit_start", "limit_slope")
+    RIDGE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_START_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_SLOPE_FIELD_NUMBER: _ClassVar[int]
+    ridge: float
+    limit_start: _containers.RepeatedScalarFieldContainer[float]
+    limit_slope: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, ridge: _Optional[float] = ..., limit_start: _Optional[_Iterable[float]] = ..., limit_slope: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class EnsembleMember(_message.Message):
     __slots__ = ("detector", "weight", "threshold", "low", "high")
     DETECTOR_FIELD_NUMBER: _ClassVar[int]
@@ -265,7 +277,7 @@ class Series(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ModelMetadata(_message.Message):
-    __slots__ = ("schema_version", "model_type", "n_features", "feature_names", "n_estimators", "contamination", "timesteps", "threshold", "feature_schema", "cadence_seconds", "scaler", "reference_values", "parity_class", "tolerance", "calibration", "graph", "forest", "lstm", "training", "dense", "neighbors", "svm", "classifier", "ensemble", "drift")
+    __slots__ = ("schema_version", "model_type", "n_features", "feature_names", "n_estimators", "contamination", "timesteps", "threshold", "feature_schema", "cadence_seconds", "scaler", "reference_values", "parity_class", "tolerance", "calibration", "graph", "forest", "lstm", "training", "dense", "neighbors", "svm", "classifier", "ensemble", "drift", "mahalanobis")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_TYPE_FIELD_NUMBER: _ClassVar[int]
     N_FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -291,6 +303,7 @@ class ModelMetadata(_message.Message):
     CLASSIFIER_FIELD_NUMBER: _ClassVar[int]
     ENSEMBLE_FIELD_NUMBER: _ClassVar[int]
     DRIFT_FIELD_NUMBER: _ClassVar[int]
+    MAHALANOBIS_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     model_type: str
     n_features: int
@@ -316,7 +329,8 @@ class ModelMetadata(_message.Message):
     classifier: ClassifierParameters
     ensemble: EnsembleParameters
     drift: DriftReference
-    def __init__(self, schema_version: _Optional[int] = ..., model_type: _Optional[str] = ..., n_features: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., n_estimators: _Optional[int] = ..., contamination: _Optional[float] = ..., timesteps: _Optional[int] = ..., threshold: _Optional[float] = ..., feature_schema: _Optional[_Union[_features_pb2.FeatureSchema, _Mapping]] = ..., cadence_seconds: _Optional[float] = ..., scaler: _Optional[_Union[Scaler, _Mapping]] = ..., reference_values: _Optional[_Iterable[float]] = ..., parity_class: _Optional[_Union[ParityClass, str]] = ..., tolerance: _Optional[_Union[Tolerance, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ..., forest: _Optional[_Union[ForestParameters, _Mapping]] = ..., lstm: _Optional[_Union[LstmParameters, _Mapping]] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ..., dense: _Optional[_Union[DenseParameters, _Mapping]] = ..., neighbors: _Optional[_Union[NeighborParameters, _Mapping]] = ..., svm: _Optional[_Union[SvmParameters, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierParameters, _Mapping]] = ..., ensemble: _Optional[_Union[EnsembleParameters, _Mapping]] = ..., drift: _Optional[_Union[DriftReference, _Mapping]] = ...) -> None: ...
+    mahalanobis: MahalanobisParameters
+    def __init__(self, schema_version: _Optional[int] = ..., model_type: _Optional[str] = ..., n_features: _Optional[int] = ..., feature_names: _Optional[_Iterable[str]] = ..., n_estimators: _Optional[int] = ..., contamination: _Optional[float] = ..., timesteps: _Optional[int] = ..., threshold: _Optional[float] = ..., feature_schema: _Optional[_Union[_features_pb2.FeatureSchema, _Mapping]] = ..., cadence_seconds: _Optional[float] = ..., scaler: _Optional[_Union[Scaler, _Mapping]] = ..., reference_values: _Optional[_Iterable[float]] = ..., parity_class: _Optional[_Union[ParityClass, str]] = ..., tolerance: _Optional[_Union[Tolerance, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., graph: _Optional[_Union[Graph, _Mapping]] = ..., forest: _Optional[_Union[ForestParameters, _Mapping]] = ..., lstm: _Optional[_Union[LstmParameters, _Mapping]] = ..., training: _Optional[_Union[TrainingRecord, _Mapping]] = ..., dense: _Optional[_Union[DenseParameters, _Mapping]] = ..., neighbors: _Optional[_Union[NeighborParameters, _Mapping]] = ..., svm: _Optional[_Union[SvmParameters, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierParameters, _Mapping]] = ..., ensemble: _Optional[_Union[EnsembleParameters, _Mapping]] = ..., drift: _Optional[_Union[DriftReference, _Mapping]] = ..., mahalanobis: _Optional[_Union[MahalanobisParameters, _Mapping]] = ...) -> None: ...
 
 class FileEntry(_message.Message):
     __slots__ = ("path", "sha256", "size", "role")

@@ -42,16 +42,18 @@ BATCH_LAYOUT_WINDOWS: BatchLayout
 BATCH_LAYOUT_SERIES: BatchLayout
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("detector", "samples", "explain", "model_set_id")
+    __slots__ = ("detector", "samples", "explain", "model_set_id", "series")
     DETECTOR_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     MODEL_SET_ID_FIELD_NUMBER: _ClassVar[int]
+    SERIES_FIELD_NUMBER: _ClassVar[int]
     detector: _model_pb2.Detector
     samples: _containers.RepeatedCompositeFieldContainer[_features_pb2.Sample]
     explain: Explain
     model_set_id: str
-    def __init__(self, detector: _Optional[_Union[_model_pb2.Detector, str]] = ..., samples: _Optional[_Iterable[_Union[_features_pb2.Sample, _Mapping]]] = ..., explain: _Optional[_Union[Explain, str]] = ..., model_set_id: _Optional[str] = ...) -> None: ...
+    series: str
+    def __init__(self, detector: _Optional[_Union[_model_pb2.Detector, str]] = ..., samples: _Optional[_Iterable[_Union[_features_pb2.Sample, _Mapping]]] = ..., explain: _Optional[_Union[Explain, str]] = ..., model_set_id: _Optional[str] = ..., series: _Optional[str] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("score", "is_anomaly", "threshold", "p_value", "level", "contributions", "expected", "top_feature", "depth_sum", "members")
@@ -100,18 +102,20 @@ class ScoreResponse(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., model_set_id: _Optional[str] = ...) -> None: ...
 
 class ScoreBatchRequest(_message.Message):
-    __slots__ = ("detector", "rows", "layout", "explain", "model_set_id")
+    __slots__ = ("detector", "rows", "layout", "explain", "model_set_id", "series")
     DETECTOR_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     MODEL_SET_ID_FIELD_NUMBER: _ClassVar[int]
+    SERIES_FIELD_NUMBER: _ClassVar[int]
     detector: _model_pb2.Detector
     rows: bytes
     layout: BatchLayout
     explain: Explain
     model_set_id: str
-    def __init__(self, detector: _Optional[_Union[_model_pb2.Detector, str]] = ..., rows: _Optional[bytes] = ..., layout: _Optional[_Union[BatchLayout, str]] = ..., explain: _Optional[_Union[Explain, str]] = ..., model_set_id: _Optional[str] = ...) -> None: ...
+    series: str
+    def __init__(self, detector: _Optional[_Union[_model_pb2.Detector, str]] = ..., rows: _Optional[bytes] = ..., layout: _Optional[_Union[BatchLayout, str]] = ..., explain: _Optional[_Union[Explain, str]] = ..., model_set_id: _Optional[str] = ..., series: _Optional[str] = ...) -> None: ...
 
 class ScoreBatchResponse(_message.Message):
     __slots__ = ("scores", "is_anomaly", "p_values", "levels", "contributions", "expected", "depth_sums", "threshold", "model_set_id")
@@ -136,16 +140,20 @@ class ScoreBatchResponse(_message.Message):
     def __init__(self, scores: _Optional[_Iterable[float]] = ..., is_anomaly: _Optional[_Iterable[bool]] = ..., p_values: _Optional[_Iterable[float]] = ..., levels: _Optional[_Iterable[_Union[Level, str]]] = ..., contributions: _Optional[_Iterable[float]] = ..., expected: _Optional[_Iterable[float]] = ..., depth_sums: _Optional[_Iterable[float]] = ..., threshold: _Optional[float] = ..., model_set_id: _Optional[str] = ...) -> None: ...
 
 class GetModelSetRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("series",)
+    SERIES_FIELD_NUMBER: _ClassVar[int]
+    series: str
+    def __init__(self, series: _Optional[str] = ...) -> None: ...
 
 class GetModelSetResponse(_message.Message):
-    __slots__ = ("model_set_id", "models")
+    __slots__ = ("model_set_id", "models", "fleet_id")
     MODEL_SET_ID_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    FLEET_ID_FIELD_NUMBER: _ClassVar[int]
     model_set_id: str
     models: _containers.RepeatedCompositeFieldContainer[_model_pb2.ModelMetadata]
-    def __init__(self, model_set_id: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_model_pb2.ModelMetadata, _Mapping]]] = ...) -> None: ...
+    fleet_id: str
+    def __init__(self, model_set_id: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_model_pb2.ModelMetadata, _Mapping]]] = ..., fleet_id: _Optional[str] = ...) -> None: ...
 
 class StreamSettings(_message.Message):
     __slots__ = ("detectors", "explain", "model_set_id")
@@ -184,10 +192,12 @@ class StreamVerdict(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., error: _Optional[_Union[_errors_pb2.ErrorInfo, _Mapping]] = ...) -> None: ...
 
 class StreamResult(_message.Message):
-    __slots__ = ("verdicts",)
+    __slots__ = ("verdicts", "model_set_id")
     VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_SET_ID_FIELD_NUMBER: _ClassVar[int]
     verdicts: _containers.RepeatedCompositeFieldContainer[StreamVerdict]
-    def __init__(self, verdicts: _Optional[_Iterable[_Union[StreamVerdict, _Mapping]]] = ...) -> None: ...
+    model_set_id: str
+    def __init__(self, verdicts: _Optional[_Iterable[_Union[StreamVerdict, _Mapping]]] = ..., model_set_id: _Optional[str] = ...) -> None: ...
 
 class ScoreStreamResponse(_message.Message):
     __slots__ = ("results", "model_set_id")

@@ -40,6 +40,7 @@ class Server:
         calls: calls of the load generator that it answers.
         peer: name of the virtual environment in build/peers that it needs; empty for none.
         binds_all: whether it listens on every interface; it is started only where there is none but loopback.
+        says_ready: whether it writes a line `ready ...` when all of it answers, which may be after the first answer.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Server:
     flags: tuple[str, ...] = ()
     peer: str = ""
     binds_all: bool = False
+    says_ready: bool = False
 
 
 def _python_sidecar(workers: int) -> Callable[[int, int], Command]:
@@ -117,7 +119,7 @@ TRITON, KSERVE, MLSERVER = "Triton", "KServe", "MLServer"
 SERVERS = (
     Server(GO, "ours", lambda p, _: Command([GO_SIDECAR, "--models", MODELS, "--listen", f"127.0.0.1:{p}"]), _OWN),
     Server(PYTHON, "ours", _python_sidecar(1), _OWN),
-    Server(PYTHON_ALL, "ours", _python_sidecar(CORES), _OWN),
+    Server(PYTHON_ALL, "ours", _python_sidecar(CORES), _OWN, says_ready=True),
     Server(
         FLOOR, "floor",
         lambda p, _: Command([sys.executable, HERE / "plain_server.py", GRAPH, f"127.0.0.1:{p}"]),
@@ -167,6 +169,8 @@ class Running:
             self.stop()
             raise
         self.first_answer = time.perf_counter() - start
+        if server.says_ready:
+            self._wait_for_ready(patience)
         self.score: float | None = answer.get("first_score")
 
     def load(self, call: str, *flags: str) -> dict:
@@ -238,6 +242,11 @@ class Running:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=15)
+
+    def _wait_for_ready(self, patience: float) -> None:
+        until = time.monotonic() + patience
+        while b"ready " not in self._log.read_bytes() and self.process.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
 
     def _last_words(self) -> str:
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]

@@ -22,6 +22,7 @@ from dwcp_sidecar.server.control import Channel, ChannelClosedError, RemoteError
 from dwcp_sidecar.server.metrics import NoMetrics
 from dwcp_sidecar.server.reload import TryAgainError
 from dwcp_sidecar.server.settings import Settings, StartError
+from dwcp_sidecar.server.signals import Signals
 from dwcp_sidecar.server.supervisor import Supervisor
 from tests.sidecar.clients import ROW, WAIT, Caller, one, resident
 from tests.sidecar.conftest import COMMAND
@@ -426,6 +427,44 @@ class FakeProcess:
         answer = self.prepared if name == "prepare" else {}
         future.set_exception(answer) if isinstance(answer, Exception) else future.set_result(answer)
         return future
+
+
+class SlowStart(FakeProcess):
+    """A worker that answers when it is told to, and lives until it is ended."""
+
+    started = []
+
+    def __init__(self, order):
+        super().__init__({})
+        self.name, self.answers, self.ended = order["identity"], threading.Event(), threading.Event()
+        self.started.append(self)
+
+    def run(self, handle):
+        self.answers.wait(WAIT)
+        handle("ready", {**A, "addresses": []})
+        self.ended.wait(WAIT)
+        return "as told"
+
+    def tell(self, name, **_):
+        self.answers.set()
+        self.ended.set()
+
+
+def test_the_first_worker_has_the_machine_to_itself_until_it_answers(monkeypatch):
+    monkeypatch.setattr(supervisors, "WorkerProcess", SlowStart)
+    monkeypatch.setattr(SlowStart, "started", [])
+    supervisor = Supervisor(Settings(models=Path("unused"), workers=3), {}, NoMetrics(), Signals())
+    supervisor.start()
+    try:
+        until(lambda: SlowStart.started, "the first one starts")
+        time.sleep(0.1)
+        assert [each.name for each in SlowStart.started] == ["worker-0"]
+        SlowStart.started[0].answers.set()
+        until(lambda: len(SlowStart.started) == 3, "then all others do")
+        assert not supervisor.complete
+    finally:
+        supervisor.stop(0.0)
+    assert supervisor.wait(WAIT)
 
 
 A, B, C = ({"id": name, "path": f"/sets/{name}"} for name in "abc")

@@ -79,6 +79,7 @@ class Supervisor:
         self._lock = threading.RLock()  # guards the places and the live set; held through a whole reload
         self._live: dict[str, Any] | None = None
         self._complete = False
+        self._begun = threading.Event()  # the first worker answers, or it ended before it could
         self._places = [Place(index) for index in range(settings.workers)]
         self._threads = [threading.Thread(target=self._keep, args=(place,)) for place in self._places]
         self._reloader = Reloader(
@@ -109,6 +110,7 @@ class Supervisor:
     def stop(self, grace: float) -> None:
         """Lets the workers drain (L7); may be called again with a shorter grace."""
         self._stopping.set()
+        self._begun.set()
         self._reloader.stop()
         for place in self._places:
             if place.process is not None:
@@ -128,7 +130,13 @@ class Supervisor:
                 place.process.kill()
 
     def _keep(self, place: Place) -> None:
-        """Keeps one place taken: the thread of that place."""
+        """Keeps one place taken: the thread of that place.
+
+        The first worker has the machine to itself until it answers: starts at the same time share the cores, and then the
+        first answer is as late as the last.
+        """
+        if place.index > 0:
+            self._begun.wait()
         while not self._stopping.is_set():
             place.failure = ""
             try:
@@ -139,6 +147,7 @@ class Supervisor:
             except OSError as error:  # the system has no room for another process
                 end = f"before it began ({error.strerror})"
             answered = 0.0 if place.ready is None else time.monotonic() - place.since
+            self._begun.set()
             with self._lock:
                 place.process = place.ready = None
                 self._count()
@@ -174,6 +183,7 @@ class Supervisor:
     def _welcome(self, place: Place, ready: dict[str, Any]) -> None:
         with self._lock:  # after a reload that goes on: the worker does not take part in it
             place.ready, place.since = ready, time.monotonic()
+            self._begun.set()
             self._live = self._live or ready
             self._count()
             if not self._complete and all(each.ready for each in self._places):
@@ -206,6 +216,7 @@ class Supervisor:
     def _give_up(self, why: str) -> None:
         self.failure = self.failure or why
         self._stopping.set()
+        self._begun.set()
         self._signals.wake()
 
     def _count(self) -> None:

@@ -30,9 +30,11 @@ $(VENV)/.ready: requirements/dev.txt sidecar/pyproject.toml training/pyproject.t
 	@touch $@
 
 .PHONY: lock
-lock: ## Write requirements/*.txt anew from requirements/*.in (needs uv)
-	@for name in serve train dev; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header requirements/$$name.in -o requirements/$$name.txt; done
+lock: ## Write requirements/*.txt anew from requirements/*.in, all with the versions of dev.txt
+	@lock() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header "$$@"; }; \
+	  lock requirements/dev.in -o requirements/dev.txt && \
+	  for name in serve train; do lock -c requirements/dev.txt requirements/$$name.in -o requirements/$$name.txt; done
 
 # --- the main job ---
 

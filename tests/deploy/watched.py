@@ -66,7 +66,10 @@ def sidecar(name: str, command: list[str | Path], folder: Path) -> Iterator[Side
     started = Sidecar(name, folder, f"127.0.0.1:{free_port()}")
     arguments = ["--models", started.models, "--unix", folder / "s", "--listen", "127.0.0.1:0", "--watch", "0.2"]
     tls = ["--tls-cert", folder / "tls.crt", "--tls-key", folder / "tls.key"]
-    with process([*command, *arguments, *tls, "--metrics", started.metrics], folder) as ready:
+    feedback = folder / "feedback-summary.json"
+    feedback.write_text('{"schema_version": 1, "days": 30, "true_alarms": 3, "updated": "2027-01-15T08:00:00Z"}')
+    page = ["--metrics", started.metrics, "--feedback", feedback]
+    with process([*command, *arguments, *tls, *page], folder) as ready:
         line = ready()
         assert line.startswith("ready "), line
         yield started
@@ -114,7 +117,7 @@ def change_files(sidecar: Sidecar) -> None:
         operations = scoring_pb2_grpc.OperationsServiceStub(channel)
         manifest = sidecar.models / "manifest.json"
         before = operations.Reload(scoring_pb2.ReloadRequest(), timeout=WAIT).model_set_id
-        good = json.dumps(json.loads(manifest.read_text()))  # another id for the same files
+        good = manifest.read_text() + "\n"  # another id for the same files
         whole_file(manifest, good)
         # The server looks at its folder by itself, too, and may have been quicker than this call.
         assert operations.Reload(scoring_pb2.ReloadRequest(), timeout=WAIT).model_set_id != before

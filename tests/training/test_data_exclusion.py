@@ -145,3 +145,18 @@ def test_arguments_that_make_no_sense(normal: Path) -> None:
         read_table(normal, profile, exclude=Exclusion([Intervals(now, now, ("x",))]))
     with pytest.raises(DataError, match="before it starts"):
         Intervals(now + np.timedelta64(1, "s"), now, ("x",))
+
+
+@pytest.mark.parametrize("header", ["start,end,kind\n", "start,end\n\n", "start,end,kind"])
+def test_a_list_without_intervals_yet_excludes_nothing(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "incidents.csv"
+    path.write_text(header)
+    found = read_intervals(path)
+    assert (len(found.start), found.kind) == (0, ())
+    assert not found.covers(np.array(["2024-01-01"], "datetime64[ns]")).any()
+
+
+def test_an_empty_file_is_no_list(tmp_path: Path) -> None:
+    (tmp_path / "incidents.csv").write_text("")
+    with pytest.raises(DataError, match="empty"):
+        read_intervals(tmp_path / "incidents.csv")

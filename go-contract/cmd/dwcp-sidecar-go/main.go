@@ -114,6 +114,7 @@ func parseFlags(args []string, out io.Writer) (s settings, err error) {
 	flags.Float64Var(&idle, "stream-idle", s.StreamIdle.Seconds(), "`seconds` after which a stream on which nothing moves is ended")
 	flags.Float64Var(&watch, "watch", 2, "`seconds` between looks at the folder for another model set; 0 never looks")
 	flags.StringVar(&s.Metrics, "metrics", "", "`host:port` where Prometheus finds /metrics (default nowhere)")
+	flags.StringVar(&s.Feedback, "feedback", "", "`file` that dwcp feedback writes: shows on --metrics how many alarms were right")
 	flags.IntVar(&s.DriftWindow, "drift-window", server.DefaultDriftWindow, "last `rows` of each detector that are compared with its training rows for the metrics of drift; 0 compares none")
 	flags.StringVar(&s.TLS.Cert, "tls-cert", "", "PEM `file` with the certificate for TCP; read again when it changes")
 	flags.StringVar(&s.TLS.Key, "tls-key", "", "PEM `file` with its key")

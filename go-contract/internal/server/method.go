@@ -51,6 +51,9 @@ func newService(scorer anomaly.Scorer, settings Settings, log *slog.Logger) *ser
 	s := &service{settings: settings, log: log, health: health.NewServer()}
 	s.streams.all = map[*stream]struct{}{}
 	s.metrics = newMetrics(state{s})
+	if settings.Feedback != "" {
+		s.metrics.registry.MustRegister(&feedbackFile{path: settings.Feedback, log: log})
+	}
 	l := newLive(scorer, s.metrics, settings.driftWindow())
 	s.live.Store(l)
 	s.tellHealth(l)

@@ -23,6 +23,8 @@ type Settings struct {
 	Grace time.Duration
 	// ReadyFile is written when the server answers, with the line it prints; removed when it stops. Empty for none.
 	ReadyFile string
+	// Feedback is a file with what operators said of alarms, for the page for Prometheus (rule M5); empty for none.
+	Feedback string
 	// DriftWindow is the number of recent rows of each detector that are compared with its training rows, where there are metrics; 0
 	// compares nothing (rule DR6).
 	DriftWindow int
@@ -99,6 +101,9 @@ func (s Settings) check() error {
 	case "", ReflectionAuto, ReflectionOn, ReflectionOff:
 	default:
 		return cannotStart("--reflection is %q; give auto, on or off", s.Reflection)
+	}
+	if s.Feedback != "" && s.Metrics == "" {
+		return cannotStart("--feedback is shown on the page of --metrics; add --metrics HOST:PORT")
 	}
 	for flag, address := range map[string]string{"--listen": s.Listen, "--metrics": s.Metrics} {
 		if address == "" {

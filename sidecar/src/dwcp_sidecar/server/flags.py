@@ -25,6 +25,12 @@ def add(serve: argparse.ArgumentParser, models_help: str) -> None:
         "--metrics", metavar="HOST:PORT", help="page for Prometheus, http://HOST:PORT/metrics (default: none)"
     )
     where.add_argument(
+        "--feedback",
+        type=Path,
+        metavar="FILE",
+        help="summary that dwcp feedback writes: shows on --metrics how many alarms were right",
+    )
+    where.add_argument(
         "--drift-window",
         type=int,
         default=DEFAULT_WINDOW,
@@ -133,6 +139,7 @@ def settings(flags: Mapping[str, Any]) -> Settings:
         ready_file=path("ready_file"),
         watch=flags["watch"],
         metrics=flags["metrics"],
+        feedback=path("feedback"),
         drift_window=flags["drift_window"],
         tls=_tls(path("tls_cert"), path("tls_key"), path("tls_client_ca")),
         reflection=Reflection(flags["reflection"]),

@@ -92,6 +92,7 @@ class Metrics:
         prometheus.disable_created_metrics()
         self._registry = prometheus.CollectorRegistry()
         self._page: Page | None = None
+        self._feedback: Any = None
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._children: dict[tuple[str, ...], Any] = {}
@@ -302,6 +303,19 @@ class Metrics:
         """Counts a change of the TLS files by its result, one of CERTIFICATE_RELOADS; each worker counts its own."""
         self._child(self._certificate_reloads, result).inc()
 
+    def feedback(self, path: Path) -> None:
+        """Shows what operators said of alarms (M5). With several workers: by the process that serves the page.
+
+        Args:
+            path: a file with a `FeedbackSummary`, read when a scrape comes.
+        """
+        from prometheus_client import CollectorRegistry
+
+        from dwcp_sidecar.server.feedback_file import FeedbackFile
+
+        self._feedback = CollectorRegistry()
+        self._feedback.register(FeedbackFile(path))
+
     def serve_metrics(self, address: str) -> str:
         """Serves `http://ADDRESS/metrics` until `close`.
 
@@ -323,7 +337,8 @@ class Metrics:
         """The page, in the Prometheus text format."""
         from prometheus_client import generate_latest
 
-        return generate_latest(_Shared(self._shared) if self._shared else self._registry)
+        page: bytes = generate_latest(_Shared(self._shared) if self._shared else self._registry)
+        return page if self._feedback is None else page + generate_latest(self._feedback)
 
     def close(self) -> None:
         """Stops serving the page and reading gauges. Counting goes on."""
@@ -429,6 +444,8 @@ class NoMetrics(Metrics):
     def certificate(self, expiry: float) -> None: ...
 
     def certificate_reload(self, result: str) -> None: ...
+
+    def feedback(self, path: Path) -> None: ...
 
     def serve_metrics(self, address: str) -> str:
         raise NotImplementedError("there is nothing to serve; make a Metrics")

@@ -97,6 +97,7 @@ class Settings:
         ready_file: written when the server answers, with the line it prints; removed when it stops.
         watch: seconds between looks at the folder (R1); 0 for none.
         metrics: `host:port` of the Prometheus page; None for none.
+        feedback: file with what operators said of alarms, for the Prometheus page (M5); None for none.
         drift_window: rows that are kept of each detector and compared with its training rows (DR6); 0 for none.
         tls: files for TLS on the TCP address; None for plain text.
         reflection: whether the services can be listed.
@@ -117,6 +118,7 @@ class Settings:
     ready_file: Path | None = None
     watch: float = 2.0
     metrics: str | None = None
+    feedback: Path | None = None
     drift_window: int = DEFAULT_WINDOW
     tls: Tls | None = None
     reflection: Reflection = Reflection.AUTO
@@ -130,6 +132,8 @@ class Settings:
         for flag, address in (("--listen", self.listen), ("--metrics", self.metrics)):
             if address is not None:
                 split_address(address, flag)
+        if self.feedback is not None and self.metrics is None:
+            raise StartError("--feedback is shown on the page of --metrics; add --metrics HOST:PORT")
         if not 0 <= self.drift_window <= MAX_WINDOW:
             raise StartError(f"--drift-window is {self.drift_window}; give a number of rows, or 0 for none")
         if self.workers < 1:

@@ -41,6 +41,8 @@ def serve(settings: Settings) -> NoReturn:
     reloader = Reloader(settings.models, settings.watch, change, serving.metrics, seen)
     try:
         if settings.metrics is not None:
+            if settings.feedback is not None:
+                serving.metrics.feedback(settings.feedback)
             _log.info("metrics are at http://%s/metrics", serving.metrics.serve_metrics(settings.metrics))
         app.start()
         reloader.start()

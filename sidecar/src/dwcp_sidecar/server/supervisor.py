@@ -132,8 +132,8 @@ class Supervisor:
     def _keep(self, place: Place) -> None:
         """Keeps one place taken: the thread of that place.
 
-        The first worker has the machine to itself until it answers: starts at the same time share the cores, and then the
-        first answer is as late as the last.
+        The first worker has the machine to itself until it answers: workers that start at the same time share the
+        cores, and then the first answer is as late as the last.
         """
         if place.index > 0:
             self._begun.wait()
@@ -264,7 +264,7 @@ def supervise(settings: Settings, flags: dict[str, Any]) -> int:
     Raises:
         StartError: an address or a file cannot be had, or the workers cannot start.
     """
-    with _held(settings.listen) as listen, _metrics(settings.metrics) as metrics:
+    with _held(settings.listen) as listen, _metrics(settings) as metrics:
         signals = Signals(*STOP, RELOAD)
         supervisor = Supervisor(replace(settings, listen=listen), flags, metrics, signals)
         supervisor.start()
@@ -316,16 +316,18 @@ def _held(listen: str | None) -> Iterator[str | None]:
 
 
 @contextlib.contextmanager
-def _metrics(address: str | None) -> Iterator[Metrics]:
-    """Metrics of all workers, served at an address; the folder in which they meet is gone after the block."""
-    if address is None:
+def _metrics(settings: Settings) -> Iterator[Metrics]:
+    """Metrics of all workers, served at their address; the folder in which they meet is gone after the block."""
+    if settings.metrics is None:
         yield NoMetrics()
         return
     memory = Path("/dev/shm")
     folder = shared.shared_folder(memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir()))
     try:
         metrics = Metrics(identity="supervisor")
-        _log.info("metrics are at http://%s/metrics", metrics.serve_metrics(address))
+        if settings.feedback is not None:
+            metrics.feedback(settings.feedback)
+        _log.info("metrics are at http://%s/metrics", metrics.serve_metrics(settings.metrics))
         yield metrics
         metrics.close()
     finally:

@@ -93,17 +93,20 @@ class Exclusion:
 def read_intervals(path: str | Path) -> Intervals:
     """Reads a CSV file with the columns ``start,end`` and optionally ``kind``, ISO-8601 times; others are ignored.
 
+    One with a header alone has no intervals: a list of incidents begins like this.
+
     Raises:
         DataError: unreadable, a column is missing, a time cannot be read, or an interval ends before it starts;
             the last two name the line.
     """
     path = Path(path)
     try:
-        table = read_csv_table(path, ("start", "end", "kind"))
+        table = _interval_table(path)
     except DataError as error:
-        if error.code is not DataErrorCode.MISSING_COLUMN or error.field != "kind":
+        if error.code is not DataErrorCode.EMPTY or path.stat().st_size == 0:
             raise
-        table = read_csv_table(path, ("start", "end"))
+        never = np.zeros(0, "datetime64[ns]")
+        return Intervals(never, never, ())
     start, end = (parse_times(path.name, name, table.cells[name]).values for name in ("start", "end"))
     for row in np.flatnonzero(~(end >= start))[:1]:  # a comparison with NaT is false
         cells = [str(table.cells[name][int(row)].as_py()) for name in ("start", "end")]
@@ -113,6 +116,16 @@ def read_intervals(path: str | Path) -> Intervals:
         raise DataError("intervals", f"{path.name} line {table.lines[row]}: {what}.", code=DataErrorCode.BAD_INTERVALS)
     kinds = table.cells["kind"].to_pylist() if "kind" in table.cells.column_names else [""] * len(start)
     return Intervals(start, end, tuple(str(kind).strip() or "interval" for kind in kinds))
+
+
+def _interval_table(path: Path) -> RawTable:
+    """The file with its column `kind`, or without where there is none."""
+    try:
+        return read_csv_table(path, ("start", "end", "kind"))
+    except DataError as error:
+        if error.code is not DataErrorCode.MISSING_COLUMN or error.field != "kind":
+            raise
+        return read_csv_table(path, ("start", "end"))
 
 
 def labels_of(table: RawTable, exclusion: Exclusion) -> tuple[NDArray[np.bool_], NDArray[np.object_]]:

@@ -19,6 +19,8 @@ from dwcp_training.evaluation.bootstrap import Estimate
 from dwcp_training.feedback.marks import Mark, Verdict, mark_of, time_text
 from dwcp_training.feedback.rates import By, Rates, rates
 from dwcp_training.feedback.store import FILE, ContradictionError, FeedbackStore
+from dwcp_training.feedback.summary import FILE as SUMMARY
+from dwcp_training.feedback.summary import write_summary
 from dwcp_training.feedback.table import csv_of, import_table
 from dwcp_training.publish import PublishError
 
@@ -81,6 +83,7 @@ def run_add(where: Where, given: Given) -> int:
             out.print(f"mark {stored.id}: {stored.interval} is {stored.verdict}")
         for known in added.known:
             out.print(f"mark {known.id} has said so since {_seconds(known.marked_at)}{_by(known)}")
+        _sum_up(where.store())
 
     return guarded(command, UNCHANGED)
 
@@ -94,6 +97,7 @@ def run_import(where: Where, files: Sequence[Path], by: str = "") -> int:
             added = import_table(path, store, now, by)
             known = f", {len(added.known):,} known before" if added.known else ""
             out.print(f"{path.name}: {len(added.stored):,} marked{known}")
+            _sum_up(store)
 
     return guarded(command, "This file was not taken.")
 
@@ -104,6 +108,7 @@ def run_remove(where: Where, number: int) -> int:
     def command() -> None:
         mark = where.store().remove(number)
         out.print(f"removed mark {number}: {mark.interval} was {mark.verdict}{_by(mark)}")
+        _sum_up(where.store())
 
     return guarded(command, "Nothing was removed.")
 
@@ -137,6 +142,8 @@ def run_report(where: Where, by: By = "week", as_json: bool = False) -> int:
 
     def command() -> None:
         found = rates(where.store().all(), by)
+        if where.store().path.exists():
+            _sum_up(where.store())  # marks that have grown old leave it
         if as_json:
             print(json.dumps({"by": by, "periods": [item.as_json() for item in found]}, indent=2))
             return
@@ -177,6 +184,15 @@ def run_export(where: Where, output: str, verdicts: Sequence[str]) -> int:
         err.print(f"{output}: {len(marks):,} marks")
 
     return guarded_pipe(command, "Nothing was exported.")
+
+
+def _sum_up(store: FeedbackStore) -> None:
+    """Writes the summary for the sidecars beside the marks. Where it cannot, the marks are stored all the same."""
+    try:
+        store.alone(lambda marks: write_summary(marks, store.path.parent))
+    except (OSError, DataError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        err.print(f"{SUMMARY} was not written ({reason}); the sidecars show what they showed before.")
 
 
 def _cells(item: Rates) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
@@ -138,6 +138,16 @@ class FeedbackStore:
             if not self._version(database):
                 return []
             return _marks(database, 'ORDER BY start, "end", series, id')
+
+    def alone(self, use: Callable[[list[Mark]], object]) -> None:
+        """Hands all marks on while no other process can change them: for what is derived from them, so that the later
+        of two writers does not leave what the earlier one saw.
+
+        Raises:
+            DataError: the file cannot be used.
+        """
+        with self._open(create=True) as database, _transaction(database):
+            use(_marks(database, 'ORDER BY start, "end", series, id'))
 
     def remove(self, number: int) -> Mark:
         """Takes a mark back.

@@ -109,6 +109,10 @@ soak: $(VENV)/.ready ## Ten minutes of everything at once for every sidecar: no 
 bench: $(VENV)/.ready ## Measure: graphs, Go scorers, memory, training, and both sidecars against other servers (some 25 minutes)
 	@$(PY) tests/bench/bench.py
 
+.PHONY: capacity
+capacity: $(VENV)/.ready ## Measure what one sample costs, write docs/capacity.md: cores and memory for N links (some four minutes)
+	@$(PY) -m tests.bench.capacity --write docs/capacity.md
+
 .PHONY: quality
 quality: $(VENV)/.ready ## Measure detection quality on ../shared/data and write docs/quality.md (an hour or more; goes on where it ended)
 	@$(PY) -m tests.bench.quality --write docs/quality.md

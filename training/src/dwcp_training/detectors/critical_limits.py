@@ -3,12 +3,10 @@
 A distance says how unusual a sample is, and a metric whose normal values spread widely is not unusual at its critical
 value. Nor would such a score count in an ensemble whose other members say nearly nothing. So a term is added for each
 metric with a warning and a critical value that differ: 0 where it begins, and at the critical value ten times the
-threshold, whatever the threshold is, which on the ensemble's common scale (EN8) is 0.8 or more. It is an alarm from a
-tenth of the way on.
+threshold, whatever the threshold is, which on the ensemble's common scale (EN8) is 0.8 or more.
 
-A term begins at the warning value, or at the normal row that came nearest to critical if that is nearer, so that rows
-like those seen do not alarm; but at nine tenths of the way from warning to critical at the latest, so that one odd row
-decides nothing. Where normal rows come close to the critical value too often, there is no term, and a warning says so.
+A term begins at nine tenths of the way from warning to critical, so that normal rows beyond the warning value are left
+to the distance. Where normal rows come close to the critical value too often, there is no term, and a warning says so.
 """
 
 from collections.abc import Sequence
@@ -24,8 +22,8 @@ from dwcp_training.detectors.base import Floats, clamp_scaled
 CRITICAL_FACTOR = 10.0
 """The term at the critical value, in thresholds."""
 
-LATEST_START = 0.9
-"""Share of the way from warning to critical at which a term begins at the latest."""
+START = 0.9
+"""Share of the way from warning to critical at which a term begins."""
 
 LEAST_REACH = 1e-2
 """Shortest way from the start of a term to the critical value, scaled units: it keeps slopes far below 1e6 (MD7)."""
@@ -89,9 +87,8 @@ def critical_limits(
             continue
         sign = 1.0 if feature.critical > feature.warning else -1.0
         towards = [sign * rows[:, j] for rows in parts]
-        begin, end = sign * warning[j], sign * critical[j]
-        nearest = max(float(rows.max()) for rows in towards)
-        begin = max(begin, min(nearest, begin + LATEST_START * (end - begin)))
+        end = sign * critical[j]
+        begin = end - (1 - START) * (end - sign * warning[j])
         why = _refused(towards, begin, end, contamination / 10)
         if why:
             warnings.append(f"{feature.name} at its critical value is no alarm by itself: {why}.")

@@ -161,6 +161,8 @@ def fit_mahalanobis(telemetry: Telemetry, settings: MahalanobisDefaults, progres
 
     distances = reference.distances(held_out_items)
     woken = limits.alarming(clamp_scaled(held_out_items[:, -1], scaler.mean_, scaler.scale_))
+    if woken.any():
+        metadata.training.warnings.append(_woken_said(int(woken.sum()), len(woken)))
     threshold = _threshold(distances, woken, settings.contamination)
 
     def follow(threshold: float) -> dict[str, bytes]:
@@ -205,7 +207,7 @@ def fit_mahalanobis(telemetry: Telemetry, settings: MahalanobisDefaults, progres
         | {
             "threshold": f"{threshold:.6f}: {above:,} of {len(distances):,} held-out windows lie above "
             f"({100 * above / len(distances):.2f} %)",
-            "limits": _limits_said(telemetry, limits, int(woken.sum())),
+            "limits": _limits_said(telemetry, limits, int(woken.sum()), len(woken)),
             **({"warning": " ".join(limits.warnings)} if limits.warnings else {}),
         },
     )
@@ -309,8 +311,14 @@ def _facts(telemetry: Telemetry, fitted: Floats, held_out: Floats, length: int) 
     }
 
 
-def _limits_said(telemetry: Telemetry, limits: CriticalLimits, woken: int) -> str:
+def _limits_said(telemetry: Telemetry, limits: CriticalLimits, woken: int, held_out: int) -> str:
     names = [name for name, reach in zip(telemetry.schema.names, limits.reach, strict=True) if reach]
-    if not names:
-        return "none"
-    return f"alarms by themselves at their critical value: {', '.join(names)}; so are {woken:,} held-out samples"
+    said = f"alarms by themselves at their critical value: {', '.join(names) or 'none'}"
+    return f"{said}; {_woken_said(woken, held_out)}" if woken else said
+
+
+def _woken_said(woken: int, held_out: int) -> str:
+    return (
+        f"limits make {woken:,} of {held_out:,} held-out normal windows alarms, at any threshold; an alarm budget does "
+        "not count them"
+    )

@@ -14,7 +14,7 @@ from dwcp_training.detectors.base import Progress, silent
 from dwcp_training.detectors.lstm_classifier import EVEN
 from dwcp_training.interface.arrays import labels_for, table
 from dwcp_training.interface.detector import Detector
-from dwcp_training.profiles import LstmAutoencoderDefaults, LstmClassifierDefaults
+from dwcp_training.profiles import LstmAutoencoderDefaults, LstmClassifierDefaults, MahalanobisDefaults
 from dwcp_training.profiles.errors import ProfileError
 
 
@@ -145,6 +145,56 @@ class LSTMDetector(_SequenceDetector):
         """The training record has it, and nothing else."""
 
 
+class MahalanobisDetector(Detector):
+    """Mahalanobis distance: an anomaly lies far from normal rows, as their covariance counts it, by itself or with the
+    rows before it (MD1 to MD7).
+
+    Rows, sequences and scores are as of `LSTMAutoencoderDetector`; with `lags=0` it takes single rows alone. A profile
+    whose metrics have critical values makes them alarms; those limits move with the threshold (MD3).
+
+    Example:
+        >>> import numpy as np
+        >>> both = np.random.default_rng(0).normal(size=(600, 1)) @ np.ones((1, 2))
+        >>> X_train = both + np.random.default_rng(1).normal(scale=0.1, size=(600, 2))
+        >>> detector = MahalanobisDetector(lags=0).train_model(X_train)
+        >>> scores, labels = detector.predict([[1.5, 1.5], [1.5, -1.5]])
+        >>> labels
+        array([0, 1])
+
+    Args:
+        input_dim, feature_names, profile, hyperparameters: as of every detector.
+        sequence_length: rows in a sequence: one more than the hyperparameter `lags`.
+    """
+
+    name = "mahalanobis"
+
+    def __init__(
+        self,
+        input_dim: int | None = None,
+        sequence_length: int | None = None,
+        *,
+        feature_names: Sequence[str] | None = None,
+        profile: str | Path = "industrial",
+        **hyperparameters: Any,
+    ) -> None:
+        if sequence_length is not None:
+            if hyperparameters.get("lags", sequence_length - 1) != sequence_length - 1:
+                raise ProfileError("lags", "is not one less than sequence_length.", "Give one of the two.")
+            hyperparameters["lags"] = sequence_length - 1
+        super().__init__(input_dim, feature_names=feature_names, profile=profile, **hyperparameters)
+
+    @staticmethod
+    def _length(settings: MahalanobisDefaults) -> int | None:
+        return settings.lags + 1 if settings.lags else None
+
+    @classmethod
+    def of_set(cls, models: ModelSet) -> Self:
+        detector = super().of_set(models)
+        timesteps = detector.metadata.timesteps if detector.metadata.HasField("timesteps") else 1
+        detector.settings = detector._with(detector.settings, {"lags": timesteps - 1})
+        return detector
+
+
 SINGLE: dict[str, type[Detector]] = {
     kind.name: kind
     for kind in (
@@ -154,6 +204,7 @@ SINGLE: dict[str, type[Detector]] = {
         LocalOutlierFactorDetector,
         OneClassSVMDetector,
         LSTMDetector,
+        MahalanobisDetector,
     )
 }
 """Name of a detector in the contract to its class: of all that can be members of an ensemble."""

@@ -223,13 +223,22 @@ var mahalanobisMutations = map[string]func(m *onnxModel){
 	"slope one bit off":        func(m *onnxModel) { m.initializers["limit_slope"].raw[0] ^= 1 },
 	"slope not finite":         func(m *onnxModel) { setFloat64(m.initializers["limit_slope"], 1, math.NaN()) },
 	"threshold moved":          func(m *onnxModel) { m.initializers["threshold"].raw[0] ^= 1 },
-	"mean over too few":        func(m *onnxModel) { m.initializers["count"].setFloat64s(6) },
+	"mean over too few":        func(m *onnxModel) { m.initializers["row_count"].setFloat64s(6) },
 	"scores without bound":     func(m *onnxModel) { m.initializers["largest"].setFloat64s(1e300) },
 	"squared distance":         func(m *onnxModel) { nodeOf(m, "distance").opType = "Identity" },
 	"smallest limit":           func(m *onnxModel) { nodeOf(m, "limit").opType = "ReduceMin" },
+	"limits of one side":       func(m *onnxModel) { nodeOf(m, "limit/any").opType = "Less" },
 	"limit or distance":        func(m *onnxModel) { nodeOf(m, "score/unbounded").opType = "Min" },
-	"limits explain the other": func(m *onnxModel) { nodeOf(m, "limited").opType = "Less" },
-	"factor of its other side": func(m *onnxModel) { slices.Reverse(nodeOf(m, "row/whitened").inputs) },
+	"limits explain the other": func(m *onnxModel) { slices.Reverse(nodeOf(m, "limit/decides").inputs) },
+	"factor on its other side": func(m *onnxModel) { slices.Reverse(nodeOf(m, "row/product").inputs) },
+	"explained by the error":   func(m *onnxModel) { nodeOf(m, "gains").inputs[0] = "expected/missed" },
+	"another last sample": func(m *onnxModel) {
+		if step := m.initializers["last_step"]; step != nil {
+			step.raw[0] = 0
+			return
+		}
+		nodeOf(m, "expected/scaled").inputs[0] = "samples"
+	},
 }
 
 // nodeOf gives the node that computes a value.

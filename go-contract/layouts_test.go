@@ -219,7 +219,7 @@ func madeModels(tb testing.TB) []madeModel {
 		makeNeighbors(tb, random, 7, 100, 20), makeNeighbors(tb, random, 1, 1, 1),
 		makeSVM(tb, random, 7, 50), makeSVM(tb, random, 1, 1),
 		makeClassifier(tb, random, 5, 7, 8, 5, 3), makeClassifier(tb, random, 1, 1, 1, 1, 1),
-		makeMahalanobis(tb, random, 5, 7), makeMahalanobis(tb, random, 0, 7), makeMahalanobis(tb, random, 1, 1),
+		makeMahalanobis(tb, random, 5, 7), makeMahalanobis(tb, random, 0, 7), makeMahalanobis(tb, random, 0, 1),
 	}
 }
 

@@ -15,7 +15,7 @@ const largestParameter = 1e6
 // openMahalanobis audits a graph of layout mahalanobis.v1 (rules G2, MD7) and constructs its scorer.
 func openMahalanobis(m *onnxModel, meta *anomalyv1.ModelMetadata) (engine, error) {
 	features, timesteps := int(meta.GetNFeatures()), windowLength(meta)
-	if err := m.checkWiring(mahalanobisWiring(timesteps, features, meta.Timesteps != nil), mahalanobisValues); err != nil {
+	if err := m.checkWiring(mahalanobisWiring(timesteps, features), mahalanobisValues); err != nil {
 		return nil, err
 	}
 	size := timesteps * features

@@ -99,7 +99,7 @@ func mahalanobisOf(tb testing.TB, s scaler, timesteps int, w mahalanobisWeights)
 	if timesteps > 0 {
 		meta.Timesteps = proto.Uint32(uint32(timesteps))
 	}
-	return makeModel(tb, Mahalanobis, meta, s, mahalanobisWiring(max(timesteps, 1), len(s.mean), timesteps > 0), map[string][]float64{
+	return makeModel(tb, Mahalanobis, meta, s, mahalanobisWiring(max(timesteps, 1), len(s.mean)), map[string][]float64{
 		"row_factor": w.row, "window_factor": w.window, "regression": w.regression, "precision": w.precision,
 		"limit_start": w.limitStart, "limit_slope": w.limitSlope,
 	})
@@ -155,7 +155,7 @@ func plainMahalanobis(s scaler, w mahalanobisWeights, scaled []float64) (score f
 
 func TestMahalanobisEqualsThePlainFormula(t *testing.T) {
 	random := rand.New(rand.NewPCG(81, 82))
-	for _, c := range []struct{ timesteps, features int }{{0, 7}, {0, 1}, {0, 38}, {5, 7}, {4, 13}, {1, 3}, {3, 1}, {12, 8}, {100, 1}} {
+	for _, c := range []struct{ timesteps, features int }{{0, 7}, {0, 1}, {0, 38}, {5, 7}, {4, 13}, {2, 3}, {3, 1}, {12, 8}, {100, 1}} {
 		steps, limits := max(c.timesteps, 1), 0
 		for _, upper := range []bool{false, true} {
 			s := randomScaler(random, c.features)

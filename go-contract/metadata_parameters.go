@@ -157,6 +157,9 @@ func checkMahalanobisParameters(m *anomalyv1.ModelMetadata) error {
 		if err := checkTimesteps(m); err != nil {
 			return err
 		}
+		if m.GetTimesteps() == 1 { // then it would have no window factor, and be a window all the same
+			return fmt.Errorf("timesteps is 1; a model of single samples has none")
+		}
 	}
 	if m.Contamination != nil {
 		if err := checkContamination(m); err != nil {

@@ -83,6 +83,7 @@ func TestParametersOfDetectors(t *testing.T) {
 			"mahalanobis is missing":                   func(m *metadata) { m.Mahalanobis = nil },
 			"timesteps is 0":                           func(m *metadata) { m.Timesteps = proto.Uint32(0) },
 			"timesteps is 257":                         func(m *metadata) { m.Timesteps = proto.Uint32(257) },
+			"timesteps is 1; a model of single":        func(m *metadata) { m.Timesteps = proto.Uint32(1) },
 			"contamination is 0":                       func(m *metadata) { m.Contamination = proto.Float64(0) },
 			"contamination is NaN":                     func(m *metadata) { m.Contamination = proto.Float64(math.NaN()) },
 			"mahalanobis.ridge is -1":                  func(m *metadata) { m.Mahalanobis.Ridge = -1 },

@@ -250,7 +250,9 @@ func FuzzManifest(f *testing.F) {
 			if m, err := parseMetadata("x", data, d); err == nil {
 				if d == Ensemble {
 					require.NotEmpty(t, m.GetEnsemble().GetMembers())
-					require.Greater(t, m.GetEnsemble().GetMembers()[0].GetHigh(), m.GetEnsemble().GetMembers()[0].GetLow())
+					first := m.GetEnsemble().GetMembers()[0]
+					require.Greater(t, first.GetThreshold(), first.GetLow())
+					require.Equal(t, m.GetGraph().GetLayout() == ensembleLayoutOpen, first.GetHigh() == 0)
 				} else {
 					require.Len(t, m.GetScaler().GetMean(), len(m.GetFeatureNames()))
 				}

@@ -104,7 +104,7 @@ func TestOpenScale(t *testing.T) {
 		members = append(members, ensembleMember{low: low, threshold: low * (1 + random.ExpFloat64()), open: true})
 	}
 	for _, m := range members {
-		for _, score := range []float32{0, float32(m.low), float32(m.threshold), float32(m.threshold * 7), math.MaxFloat32, -1} {
+		for _, score := range []float32{0, float32(m.low), float32(m.threshold), float32(min(m.threshold*7, math.MaxFloat32)), -1} {
 			n := m.normalize(score)
 			require.True(t, n >= 0 && n <= 1, "%v of %v is %v", score, m, n)
 			above := new(big.Float).SetPrec(300).Sub(exactly(float64(score)), exactly(m.low))

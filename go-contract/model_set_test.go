@@ -232,11 +232,14 @@ func FuzzManifest(f *testing.F) {
 			f.Add(data)
 		}
 	}
-	ensemble := ensembleFolder(f)
-	for _, name := range []string{ManifestFile, testsets.Metadata, testsets.Golden} {
-		data, err := os.ReadFile(filepath.Join(ensemble, name))
-		require.NoError(f, err)
-		f.Add(data)
+	open := f.TempDir()
+	require.NoError(f, testsets.WriteOpenEnsemble(open, memberSets...))
+	for _, ensemble := range []string{ensembleFolder(f), open} {
+		for _, name := range []string{ManifestFile, testsets.Metadata, testsets.Golden} {
+			data, err := os.ReadFile(filepath.Join(ensemble, name))
+			require.NoError(f, err)
+			f.Add(data)
+		}
 	}
 	f.Add([]byte(`{"schema_version": 1e99}`))
 	f.Add([]byte(`{"schema_version": 1, "models": [{}]}`))

@@ -102,7 +102,7 @@ class MahalanobisOracle(Reference):
             flat = self._scaled(items)
             decides = self._terms(flat[:, -len(self.names) :]).max(axis=1) > self._distances(flat)
             low, high = np.where(decides, low, middle), np.where(decides, middle, high)
-        # A part in a million beside it: where both are equal but for rounding, either may decide, and so may the shares.
+        # A part in a million beside it: where both are equal but for rounding either may decide, and so may the shares.
         items[every, -1, metrics] = self._beyond(metrics, sign * low * (1 + rng.choice([-1e-6, 1e-6], len(items))))
         return items
 

@@ -34,16 +34,16 @@
 // A model set holds any of them. The LSTM detectors score a window, a Mahalanobis distance a window or one sample, an ensemble the
 // longest window of its members, the others one sample (rules W1, W2).
 //
-//	name                  constant            scores                                                 layout        rules
-//	isolation_forest      IsolationForest     how soon random splits separate a sample               forest.v1     IF1 to IF8
-//	lstm_autoencoder      LSTMAutoencoder     the error of reconstructing a window                   lstm.v1       LA1 to LA8
-//	dense_autoencoder     DenseAutoencoder    the error of reconstructing a sample                   dense.v1      DA1 to DA6
-//	local_outlier_factor  LocalOutlierFactor  how thinly a sample lies, compared with its neighbours neighbors.v1  LF1 to LF7
-//	one_class_svm         OneClassSVM         how far outside the support vectors a sample lies      svm.v1        SV1 to SV6
-//	lstm_classifier       LSTMClassifier      how probable an anomaly is, as labels of training say  classifier.v1 LC1 to LC6
-//	ensemble              Ensemble            the weighted mean of other detectors of the set        ensemble.v1   EN1 to EN7
-//	                                          the same without an upper end of its scale             ensemble.v2   EN8
-//	mahalanobis           Mahalanobis         the distance from the mean, as metrics go together     mahalanobis.v1 MD1 to MD7
+//	name                  constant            scores                                                  layout          rules
+//	isolation_forest      IsolationForest     how soon random splits separate a sample                forest.v1       IF1 to IF8
+//	lstm_autoencoder      LSTMAutoencoder     the error of reconstructing a window                    lstm.v1         LA1 to LA8
+//	dense_autoencoder     DenseAutoencoder    the error of reconstructing a sample                    dense.v1        DA1 to DA6
+//	local_outlier_factor  LocalOutlierFactor  how thinly a sample lies, compared with its neighbours  neighbors.v1    LF1 to LF7
+//	one_class_svm         OneClassSVM         how far outside the support vectors a sample lies       svm.v1          SV1 to SV6
+//	lstm_classifier       LSTMClassifier      how probable an anomaly is, as labels of training say   classifier.v1   LC1 to LC6
+//	ensemble              Ensemble            the weighted mean of other detectors of the set         ensemble.v1     EN1 to EN7
+//	                                          the same without an upper end of its scale              ensemble.v2     EN8
+//	mahalanobis           Mahalanobis         the distance from the mean, as metrics go together      mahalanobis.v1  MD1 to MD7
 //
 // An ensemble answers in the place of several detectors and a vote over them: their scores on a common scale, weighted; Verdict.Members
 // says what each of them said, and which could not be scored. The score does not depend on what else is in a batch.

@@ -3,6 +3,7 @@ package anomaly
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -46,19 +47,17 @@ func BenchmarkForestExplained(b *testing.B) { benchmarkScore(b, IsolationForest,
 func BenchmarkLSTM(b *testing.B)            { benchmarkScore(b, LSTMAutoencoder, ExplainNever) }
 func BenchmarkLSTMExplained(b *testing.B)   { benchmarkScore(b, LSTMAutoencoder, ExplainAlways) }
 
-// benchmarkMade scores rows one at a time with a model of a shape that the bars are set for.
+// benchmarkMade scores rows, or windows of them, one at a time with a model of a shape that the bars are set for.
 func benchmarkMade(b *testing.B, m madeModel, explain Explain) {
 	set := m.set(b)
-	s := m.scaler()
-	features := len(s.mean)
-	rows := randomRows(rand.New(rand.NewPCG(1, 2)), s, 64)
-	request := Request{Detector: m.detector, Samples: make([][]float64, 1), Explain: explain}
+	rows := slices.Collect(slices.Chunk(randomRows(rand.New(rand.NewPCG(1, 2)), m.scaler(), 63+m.steps()), len(m.scaler().mean)))
+	request := Request{Detector: m.detector, Explain: explain}
 	var verdict Verdict
 	ctx := context.Background()
 	b.ReportAllocs()
 	b.ResetTimer()
 	for i := range b.N {
-		request.Samples[0] = rows[i%64*features:][:features]
+		request.Samples = rows[i%64:][:m.steps()]
 		if err := set.Score(ctx, request, &verdict); err != nil {
 			b.Fatal(err)
 		}
@@ -108,6 +107,19 @@ func benchmarkSVM(b *testing.B, features int, explain Explain) {
 func BenchmarkSVM7(b *testing.B)          { benchmarkSVM(b, 7, ExplainNever) }
 func BenchmarkSVM7Explained(b *testing.B) { benchmarkSVM(b, 7, ExplainAlways) }
 func BenchmarkSVM87(b *testing.B)         { benchmarkSVM(b, 87, ExplainNever) }
+
+// benchmarkMahalanobis has windows of the given number of samples, or none.
+func benchmarkMahalanobis(b *testing.B, timesteps, features int, explain Explain) {
+	benchmarkMade(b, makeMahalanobis(b, rand.New(rand.NewPCG(1, 2)), timesteps, features), explain)
+}
+
+func BenchmarkMahalanobis7(b *testing.B)            { benchmarkMahalanobis(b, 0, 7, ExplainNever) }
+func BenchmarkMahalanobis7x5(b *testing.B)          { benchmarkMahalanobis(b, 5, 7, ExplainNever) }
+func BenchmarkMahalanobis7x5Explained(b *testing.B) { benchmarkMahalanobis(b, 5, 7, ExplainAlways) }
+func BenchmarkMahalanobis38x5(b *testing.B)         { benchmarkMahalanobis(b, 5, 38, ExplainNever) }
+func BenchmarkMahalanobis38x5Explained(b *testing.B) {
+	benchmarkMahalanobis(b, 5, 38, ExplainAlways)
+}
 
 func BenchmarkExpm1(b *testing.B) {
 	values := make([]float64, 256)

@@ -49,7 +49,7 @@ func classifierWiring(timesteps, features int, units [3]int) []string {
 			"Mul(apart,apart)->(squared)",
 			"ReduceSum(squared,axis_1)->(errors){keepdims=0}",
 		},
-		shareNodes(),
+		shareNodes("errors"),
 		[]string{
 			"Shape(errors)->(errors/shape)",
 			"Expand(reference_values,errors/shape)->(expected)",

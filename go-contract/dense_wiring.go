@@ -46,7 +46,7 @@ func denseWiring(features int, activation string, units []int) []string {
 			"Sub(scaled,reconstructed)->(difference)",
 			"Mul(difference,difference)->(errors)",
 		},
-		shareNodes(),
+		shareNodes("errors"),
 		[]string{
 			"Div(errors/total,count)->(score/mean)",
 			"Min(score/mean,largest)->(score/column)",

@@ -23,8 +23,10 @@ const (
 	OneClassSVM = Detector(anomalyv1.Detector_DETECTOR_ONE_CLASS_SVM)
 	// LSTMClassifier scores a window of samples, and was trained on labels (rules LC1 to LC6).
 	LSTMClassifier = Detector(anomalyv1.Detector_DETECTOR_LSTM_CLASSIFIER)
-	// Ensemble joins other detectors of its set (rules EN1 to EN7).
+	// Ensemble joins other detectors of its set (rules EN1 to EN8).
 	Ensemble = Detector(anomalyv1.Detector_DETECTOR_ENSEMBLE)
+	// Mahalanobis scores a window of samples, or one sample (rules MD1 to MD7).
+	Mahalanobis = Detector(anomalyv1.Detector_DETECTOR_MAHALANOBIS)
 )
 
 const detectorPrefix = "DETECTOR_"
@@ -32,7 +34,7 @@ const detectorPrefix = "DETECTOR_"
 // Detectors lists every detector of the contract, in the order of the enum.
 func Detectors() []Detector {
 	return []Detector{
-		IsolationForest, LSTMAutoencoder, DenseAutoencoder, LocalOutlierFactor, OneClassSVM, LSTMClassifier, Ensemble,
+		IsolationForest, LSTMAutoencoder, DenseAutoencoder, LocalOutlierFactor, OneClassSVM, LSTMClassifier, Ensemble, Mahalanobis,
 	}
 }
 
@@ -55,7 +57,7 @@ func ParseDetector(name string) (Detector, error) {
 		name, strings.Join(names[:last], ", "), names[last])
 }
 
-func (d Detector) known() bool { return d >= IsolationForest && d <= Ensemble }
+func (d Detector) known() bool { return d >= IsolationForest && d <= Mahalanobis }
 
 // layoutSpec is what this package knows about a graph layout (rule G2).
 type layoutSpec struct {
@@ -80,7 +82,11 @@ var layouts = map[string]layoutSpec{
 	"neighbors.v1":    {LocalOutlierFactor, "float64", true, openNeighbors},
 	"svm.v1":          {OneClassSVM, "float64", true, openSVM},
 	"classifier.v1":   {LSTMClassifier, "float64", true, openClassifier},
+	"mahalanobis.v1":  {Mahalanobis, "float64", true, openMahalanobis},
 }
 
 // ensembleLayout is what the metadata of an ensemble say in the place of a graph (rule EN7).
 const ensembleLayout = "ensemble.v1"
+
+// ensembleLayoutOpen is that of an ensemble whose common scale has no upper end within reach (rule EN8).
+const ensembleLayoutOpen = "ensemble.v2"

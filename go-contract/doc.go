@@ -31,17 +31,19 @@
 //
 // # Detectors
 //
-// A model set holds any of them. The LSTM detectors score a window, an ensemble the longest window of its members, the others one
-// sample (rules W1, W2).
+// A model set holds any of them. The LSTM detectors score a window, a Mahalanobis distance a window or one sample, an ensemble the
+// longest window of its members, the others one sample (rules W1, W2).
 //
-//	name                  constant            scores                                                 layout        rules
-//	isolation_forest      IsolationForest     how soon random splits separate a sample               forest.v1     IF1 to IF8
-//	lstm_autoencoder      LSTMAutoencoder     the error of reconstructing a window                   lstm.v1       LA1 to LA8
-//	dense_autoencoder     DenseAutoencoder    the error of reconstructing a sample                   dense.v1      DA1 to DA6
-//	local_outlier_factor  LocalOutlierFactor  how thinly a sample lies, compared with its neighbours neighbors.v1  LF1 to LF7
-//	one_class_svm         OneClassSVM         how far outside the support vectors a sample lies      svm.v1        SV1 to SV6
-//	lstm_classifier       LSTMClassifier      how probable an anomaly is, as labels of training say  classifier.v1 LC1 to LC6
-//	ensemble              Ensemble            the weighted mean of other detectors of the set        ensemble.v1   EN1 to EN7
+//	name                  constant            scores                                                  layout          rules
+//	isolation_forest      IsolationForest     how soon random splits separate a sample                forest.v1       IF1 to IF8
+//	lstm_autoencoder      LSTMAutoencoder     the error of reconstructing a window                    lstm.v1         LA1 to LA8
+//	dense_autoencoder     DenseAutoencoder    the error of reconstructing a sample                    dense.v1        DA1 to DA6
+//	local_outlier_factor  LocalOutlierFactor  how thinly a sample lies, compared with its neighbours  neighbors.v1    LF1 to LF7
+//	one_class_svm         OneClassSVM         how far outside the support vectors a sample lies       svm.v1          SV1 to SV6
+//	lstm_classifier       LSTMClassifier      how probable an anomaly is, as labels of training say   classifier.v1   LC1 to LC6
+//	ensemble              Ensemble            the weighted mean of other detectors of the set         ensemble.v1     EN1 to EN7
+//	                                          the same without an upper end of its scale              ensemble.v2     EN8
+//	mahalanobis           Mahalanobis         the distance from the mean, as metrics go together      mahalanobis.v1  MD1 to MD7
 //
 // An ensemble answers in the place of several detectors and a vote over them: their scores on a common scale, weighted; Verdict.Members
 // says what each of them said, and which could not be scored. The score does not depend on what else is in a batch.
@@ -71,8 +73,8 @@
 //
 // model.go, manifest.go, metadata.go and golden.go open a set. onnx_reader.go and onnx_tensor.go read its graphs; graph_audit.go,
 // graph_wiring.go and the files *_graph.go and *_wiring.go audit them. isolation_forest.go, lstm_autoencoder.go, dense_autoencoder.go,
-// local_outlier_factor.go, one_class_svm.go and lstm_classifier.go score; matrix.go and lstm_layer.go are parts of networks,
-// training_rows.go and neighbors.go find what is near. ensemble.go joins the others, ensemble_metadata.go checks that it may.
+// local_outlier_factor.go, one_class_svm.go, lstm_classifier.go and mahalanobis.go score; matrix.go and lstm_layer.go are parts of
+// networks, triangle.go of distances, training_rows.go and neighbors.go find what is near. ensemble.go joins the others, ensemble_metadata.go checks that it may.
 // train*.go fit models in process. sidecar*.go ask a sidecar: connections, retries, TLS, errors and streams have a file each; fallback*.go
 // put a local set behind it. The drop-in files for the consumer are in monitoring/, the commands in cmd/.
 package anomaly

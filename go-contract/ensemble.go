@@ -10,7 +10,7 @@ import (
 	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
 )
 
-// ensemble is the scorer of an ensemble (rules EN1 to EN7). It has no graph: its members score with their own engines, and what they
+// ensemble is the scorer of an ensemble (rules EN1 to EN8). It has no graph: its members score with their own engines, and what they
 // publish is joined here, in float64, each operation on its own.
 type ensemble struct {
 	threshold float64
@@ -24,8 +24,10 @@ type ensemble struct {
 
 // ensembleMember is a member as the metadata have it.
 type ensembleMember struct {
-	detector          Detector
-	weight, low, high float64
+	detector                     Detector
+	weight, threshold, low, high float64
+	// open says that the common scale has no upper end within reach (EN8); then high means nothing.
+	open bool
 	// model is nil for a member that cannot be scored with the set; missing says why (EN6).
 	model   *model
 	missing string
@@ -44,7 +46,7 @@ type ensembleScratch struct {
 type memberAnswer struct {
 	verdict Verdict
 	missing string
-	// normalized is the score on the common scale, share its product with the weight (EN3).
+	// normalized is the score on the common scale, share its product with the weight (EN3, EN8).
 	normalized, share float64
 }
 
@@ -78,7 +80,10 @@ func newEnsemble(meta *anomalyv1.ModelMetadata, s *ModelSet) (*ensemble, error) 
 	longest, complete := uint32(0), true
 	for _, member := range meta.GetEnsemble().GetMembers() {
 		d := Detector(member.GetDetector())
-		m := ensembleMember{detector: d, weight: member.GetWeight(), low: member.GetLow(), high: member.GetHigh(), model: s.models[d]}
+		m := ensembleMember{
+			detector: d, weight: member.GetWeight(), threshold: member.GetThreshold(), low: member.GetLow(), high: member.GetHigh(),
+			open: meta.GetGraph().GetLayout() == ensembleLayoutOpen, model: s.models[d],
+		}
 		if its := s.metadata[d]; its == nil {
 			complete = false
 		} else if err := checkMember(meta, member, its); err != nil {
@@ -147,7 +152,7 @@ func (e *ensemble) score(window []float64, explain Explain, verdict *Verdict) er
 	return nil
 }
 
-// vote joins the scores of the members that answered (rules EN3, EN4, EN6), says what each of them said, and whether an explanation is
+// vote joins the scores of the members that answered (rules EN3, EN4, EN6, EN8), says what each of them said, and whether an explanation is
 // wanted.
 func (e *ensemble) vote(s *ensembleScratch, explain Explain, verdict *Verdict) (wanted bool, err error) {
 	shares, weights := 0.0, 0.0
@@ -178,8 +183,15 @@ func (e *ensemble) vote(s *ensembleScratch, explain Explain, verdict *Verdict) (
 	return verdict.decide(shares/weights, e.threshold, explain), nil // EN5
 }
 
-// normalize puts a published score on the common scale (rule EN3).
+// sevenThirds makes 0.3 of a score at the threshold (rule EN8).
+const sevenThirds float64 = 7. / 3
+
+// normalize puts a published score on the common scale (rules EN3, EN8).
 func (m *ensembleMember) normalize(score float32) float64 {
+	if m.open {
+		u := max(0, float64(float64(score)-m.low)/float64(m.threshold-m.low))
+		return u / (u + sevenThirds)
+	}
 	n := float64(float64(score)-m.low) / float64(m.high-m.low)
 	return min(max(n, 0), 1)
 }

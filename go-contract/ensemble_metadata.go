@@ -23,8 +23,8 @@ func checkNothingOfItsOwn(m *anomalyv1.ModelMetadata) error {
 	if g.GetAvailable() || g.GetFile() != "" || g.GetUnavailableReason() != "" || g.GetPrecision() != "" || len(g.GetOperatorCounts()) > 0 {
 		return fmt.Errorf("graph describes a graph; an ensemble has none")
 	}
-	if g.GetLayout() != ensembleLayout {
-		return fmt.Errorf("graph.layout is %q; that of an ensemble is %s", g.GetLayout(), ensembleLayout)
+	if l := g.GetLayout(); l != ensembleLayout && l != ensembleLayoutOpen {
+		return fmt.Errorf("graph.layout is %q; those of an ensemble are %s and %s", l, ensembleLayout, ensembleLayoutOpen)
 	}
 	if m.GetParityClass() != anomalyv1.ParityClass_PARITY_CLASS_EXACT {
 		return fmt.Errorf("parity_class is %s; an ensemble is EXACT", m.GetParityClass())
@@ -32,7 +32,7 @@ func checkNothingOfItsOwn(m *anomalyv1.ModelMetadata) error {
 	return nil
 }
 
-// checkEnsembleParameters checks what can be seen without the members (rules EN1, EN3, EN5).
+// checkEnsembleParameters checks what can be seen without the members (rules EN1, EN3, EN5, EN8).
 func checkEnsembleParameters(m *anomalyv1.ModelMetadata) error {
 	if m.Timesteps != nil {
 		if err := checkTimesteps(m); err != nil {
@@ -56,8 +56,9 @@ func checkEnsembleParameters(m *anomalyv1.ModelMetadata) error {
 			return fmt.Errorf("%s.weight is %v; it is above 0", at, member.GetWeight())
 		case !finite(member.GetThreshold()):
 			return fmt.Errorf("%s.threshold is %v", at, member.GetThreshold())
-		case !finite(member.GetLow()) || !finite(member.GetHigh()) || member.GetHigh() <= member.GetLow():
-			return fmt.Errorf("%s.high is %v; it is above low, %v", at, member.GetHigh(), member.GetLow())
+		}
+		if err := checkScale(member, m.GetGraph().GetLayout()); err != nil {
+			return fmt.Errorf("%s.%w", at, err)
 		}
 		last = d
 		sum += member.GetWeight()
@@ -68,6 +69,20 @@ func checkEnsembleParameters(m *anomalyv1.ModelMetadata) error {
 	if c := e.GetCriticalThreshold(); !isMidpoint(c) || c < m.GetThreshold() {
 		return fmt.Errorf("ensemble.critical_threshold %v is no midpoint of two neighbouring float32 numbers, or below threshold %v",
 			c, m.GetThreshold())
+	}
+	return nil
+}
+
+// checkScale refuses a member whose scores the common scale would not tell apart (rules EN3, EN8).
+func checkScale(member *anomalyv1.EnsembleMember, layout string) error {
+	low, high, threshold := member.GetLow(), member.GetHigh(), member.GetThreshold()
+	switch {
+	case layout == ensembleLayoutOpen && high != 0:
+		return fmt.Errorf("high is %v; in %s it is 0", high, layout)
+	case layout != ensembleLayoutOpen && (!finite(low) || !finite(high) || high <= low):
+		return fmt.Errorf("high is %v; it is above low, %v", high, low)
+	case !finite(low) || threshold <= low:
+		return fmt.Errorf("threshold is %v; it is above low, %v", threshold, low)
 	}
 	return nil
 }

@@ -35,16 +35,21 @@ func ensembleFolder(tb testing.TB) string {
 }
 
 var openedEnsemble = sync.OnceValues(func() (*ModelSet, error) {
+	return openWritten(testsets.WriteEnsemble)
+})
+
+// openWritten opens an ensemble of the frozen detectors, from a folder that is gone afterwards.
+func openWritten(write func(folder string, from ...string) error) (*ModelSet, error) {
 	folder, err := os.MkdirTemp("", "dwcp")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(folder)
-	if err := testsets.WriteEnsemble(folder, memberSets...); err != nil {
+	if err := write(folder, memberSets...); err != nil {
 		return nil, err
 	}
 	return OpenModelSet(folder)
-})
+}
 
 // openEnsemble gives the set of ensembleFolder, opened once.
 func openEnsemble(tb testing.TB) *ModelSet {
@@ -63,7 +68,26 @@ func ensembleWindows(tb testing.TB) (windows [][][]float64) {
 	return windows
 }
 
-// plainEnsemble is EN3 to EN7 as they are written, on what the members that answer say of the same samples.
+// plainScale is EN3, or EN8, as it is written.
+func plainScale(layout string, member *anomalyv1.EnsembleMember, score float32) float64 {
+	above := float64(score) - member.GetLow()
+	if layout == "ensemble.v2" {
+		u := above / (member.GetThreshold() - member.GetLow())
+		if u < 0 {
+			u = 0
+		}
+		return u / (u + 7.0/3.0)
+	}
+	n := above / (member.GetHigh() - member.GetLow())
+	if n < 0 {
+		return 0
+	} else if n > 1 {
+		return 1
+	}
+	return n
+}
+
+// plainEnsemble is EN3 to EN8 as they are written, on what the members that answer say of the same samples.
 func plainEnsemble(tb testing.TB, meta *anomalyv1.ModelMetadata, members *ModelSet, samples [][]float64) (want Verdict) {
 	tb.Helper()
 	width := len(meta.GetFeatureNames())
@@ -78,12 +102,7 @@ func plainEnsemble(tb testing.TB, meta *anomalyv1.ModelMetadata, members *ModelS
 			want.Members = append(want.Members, MemberVerdict{Detector: d, Missing: "missing"})
 			continue
 		}
-		n := (float64(v.Score) - member.GetLow()) / (member.GetHigh() - member.GetLow())
-		if n < 0 {
-			n = 0
-		} else if n > 1 {
-			n = 1
-		}
+		n := plainScale(meta.GetGraph().GetLayout(), member, v.Score)
 		wn := float64(w * n)
 		sumWeights += w
 		sumScores += wn
@@ -412,6 +431,8 @@ func TestRefusedEnsembles(t *testing.T) {
 			CodeMetadataInvalid, testsets.Metadata, "ensemble.members[1] is isolation_forest"},
 		"an ensemble as member": {member(4, func(m map[string]any) { m["detector"] = "DETECTOR_ENSEMBLE" }),
 			CodeMetadataInvalid, testsets.Metadata, "ensemble.members[4] is an ensemble"},
+		"threshold of a member at its low": {member(2, func(m map[string]any) { m["low"] = m["threshold"] }),
+			CodeMetadataInvalid, testsets.Metadata, "ensemble.members[2].threshold is"},
 		"high not above low": {member(2, func(m map[string]any) { m["high"] = m["low"] }),
 			CodeMetadataInvalid, testsets.Metadata, "ensemble.members[2].high"},
 		"low of infinity": {member(2, func(m map[string]any) { m["low"] = "-Infinity" }),
@@ -536,6 +557,8 @@ func ensembleFaults() map[string]func(*anomalyv1.ModelMetadata) {
 		"ensemble.members[0].high is NaN":      func(m *metadata) { first(m).High = math.NaN() },
 		"ensemble.members[0].high is +Inf":     func(m *metadata) { first(m).High = math.Inf(1) },
 		"it is above low, NaN":                 func(m *metadata) { first(m).Low = math.NaN() },
+		"ensemble.members[0].threshold is 0.4": func(m *metadata) { first(m).Threshold, first(m).Low, first(m).High = .4, .4, .5 },
+		"ensemble.members[0].high is 0; it is": func(m *metadata) { first(m).High = 0 },
 		"ensemble.critical_threshold 0":        func(m *metadata) { m.Ensemble.CriticalThreshold = 0 },
 		"or below threshold":                   func(m *metadata) { m.Ensemble.CriticalThreshold = nearestMidpoint(.2) },
 		"reference_values is set":              func(m *metadata) { m.ReferenceValues = make([]float64, 7) },

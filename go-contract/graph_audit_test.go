@@ -191,6 +191,56 @@ var denseMutations = map[string]func(m *onnxModel){
 	"scores without bound": func(m *onnxModel) { m.initializers["largest"].setFloat64s(1e300) },
 }
 
+// largerFactor is the factor of windows where there is one, else that of samples.
+func largerFactor(m *onnxModel) *onnxTensor {
+	if w := m.initializers["window_factor"]; w != nil {
+		return w
+	}
+	return m.initializers["row_factor"]
+}
+
+var mahalanobisMutations = map[string]func(m *onnxModel){
+	"factor not finite": func(m *onnxModel) { setFloat64(largerFactor(m), 0, math.NaN()) },
+	"factor infinite":   func(m *onnxModel) { setFloat64(m.initializers["row_factor"], 8, math.Inf(-1)) },
+	"factor too large":  func(m *onnxModel) { setFloat64(largerFactor(m), 0, -1.1e6) },
+	"factor not triangular": func(m *onnxModel) {
+		setFloat64(largerFactor(m), 1, 1)
+		setFloat64(largerFactor(m), 7*int(largerFactor(m).dims[0]/7), 1)
+	},
+	"row not triangular": func(m *onnxModel) {
+		setFloat64(m.initializers["row_factor"], 6, 1)
+		setFloat64(m.initializers["row_factor"], 42, 1)
+	},
+	"regression too large":     func(m *onnxModel) { setFloat64(m.initializers["regression"], 1, 1e7) },
+	"regression not finite":    func(m *onnxModel) { setFloat64(m.initializers["regression"], 1, math.Inf(1)) },
+	"expected from itself":     func(m *onnxModel) { r := m.initializers["regression"]; setFloat64(r, int(r.dims[0]*7)-1, .5) },
+	"regression of one row":    func(m *onnxModel) { r := m.initializers["regression"]; r.dims[0]--; r.raw = r.raw[56:] },
+	"precision of 0":           func(m *onnxModel) { setFloat64(m.initializers["precision"], 3, 0) },
+	"negative precision":       func(m *onnxModel) { setFloat64(m.initializers["precision"], 3, -1) },
+	"precision too large":      func(m *onnxModel) { setFloat64(m.initializers["precision"], 6, 2e6) },
+	"precision not finite":     func(m *onnxModel) { setFloat64(m.initializers["precision"], 6, math.NaN()) },
+	"limit one bit off":        func(m *onnxModel) { m.initializers["limit_start"].raw[0] ^= 1 },
+	"slope one bit off":        func(m *onnxModel) { m.initializers["limit_slope"].raw[0] ^= 1 },
+	"slope not finite":         func(m *onnxModel) { setFloat64(m.initializers["limit_slope"], 1, math.NaN()) },
+	"threshold moved":          func(m *onnxModel) { m.initializers["threshold"].raw[0] ^= 1 },
+	"mean over too few":        func(m *onnxModel) { m.initializers["row_count"].setFloat64s(6) },
+	"scores without bound":     func(m *onnxModel) { m.initializers["largest"].setFloat64s(1e300) },
+	"squared distance":         func(m *onnxModel) { nodeOf(m, "distance").opType = "Identity" },
+	"smallest limit":           func(m *onnxModel) { nodeOf(m, "limit").opType = "ReduceMin" },
+	"limits of one side":       func(m *onnxModel) { nodeOf(m, "limit/any").opType = "Less" },
+	"limit or distance":        func(m *onnxModel) { nodeOf(m, "score/unbounded").opType = "Min" },
+	"limits explain the other": func(m *onnxModel) { slices.Reverse(nodeOf(m, "limit/decides").inputs) },
+	"factor on its other side": func(m *onnxModel) { slices.Reverse(nodeOf(m, "row/product").inputs) },
+	"explained by the error":   func(m *onnxModel) { nodeOf(m, "gains").inputs[0] = "expected/missed" },
+	"another last sample": func(m *onnxModel) {
+		if step := m.initializers["last_step"]; step != nil {
+			step.raw[0] = 0
+			return
+		}
+		nodeOf(m, "expected/scaled").inputs[0] = "samples"
+	},
+}
+
 // nodeOf gives the node that computes a value.
 func nodeOf(m *onnxModel, output string) *onnxNode {
 	for i := range m.nodes {
@@ -236,7 +286,7 @@ func TestAuditRefusesMutatedGraphs(t *testing.T) {
 	own := map[Detector][]map[string]func(*onnxModel){
 		IsolationForest: {forestMutations}, LSTMAutoencoder: {lstmMutations}, DenseAutoencoder: {denseMutations},
 		LocalOutlierFactor: {distanceMutations, neighborMutations}, OneClassSVM: {distanceMutations, svmMutations},
-		LSTMClassifier: {classifierMutations},
+		LSTMClassifier: {classifierMutations}, Mahalanobis: {mahalanobisMutations},
 	}
 	seen := map[Detector]bool{}
 	for _, model := range auditedModels(t) {

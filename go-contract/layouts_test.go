@@ -62,6 +62,7 @@ func makeModel(tb testing.TB, d Detector, meta *anomalyv1.ModelMetadata, s scale
 	}
 	layouts := map[Detector]string{
 		DenseAutoencoder: "dense.v1", LocalOutlierFactor: "neighbors.v1", OneClassSVM: "svm.v1", LSTMClassifier: "classifier.v1",
+		Mahalanobis: "mahalanobis.v1",
 	}
 	proto.Merge(meta, newMetadata(d, schema, s, references))
 	meta.Graph = &anomalyv1.Graph{
@@ -218,6 +219,7 @@ func madeModels(tb testing.TB) []madeModel {
 		makeNeighbors(tb, random, 7, 100, 20), makeNeighbors(tb, random, 1, 1, 1),
 		makeSVM(tb, random, 7, 50), makeSVM(tb, random, 1, 1),
 		makeClassifier(tb, random, 5, 7, 8, 5, 3), makeClassifier(tb, random, 1, 1, 1, 1, 1),
+		makeMahalanobis(tb, random, 5, 7), makeMahalanobis(tb, random, 0, 7), makeMahalanobis(tb, random, 0, 1),
 	}
 }
 

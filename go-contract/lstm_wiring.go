@@ -124,10 +124,10 @@ func scoreNodes(scaled string) []string {
 			fmt.Sprintf("Sub(%s,reconstructed)->(difference)", scaled),
 			"Mul(difference,difference)->(squared)",
 			"ReduceSum(squared,over_time)->(errors){keepdims=0}",
-			sumNode("over_time"),
+			sumNode("errors", "over_time"),
 			"Div(errors/total,count)->(score/column)",
 		},
-		decisionNodes("over_time"), divisionNodes,
+		decisionNodes("over_time"), divisionNodes("errors"),
 		[]string{
 			"Gather(reconstructed,last_step)->(last){axis=1}",
 			"Mul(last,scaler_scale)->(last/unscaled)",

@@ -40,18 +40,23 @@ func newMatrix(w, bias []float64, in, columns int, column func(c int) (source in
 // addTo adds x times the matrix to sums, one entry per block.
 func (m *matrix) addTo(sums []block, x []float64) {
 	for p := range sums {
-		w := m.weights[p*m.in:][:len(x)]
-		acc := &sums[p]
-		a0, a1, a2, a3, a4, a5 := acc[0], acc[1], acc[2], acc[3], acc[4], acc[5]
-		for k, v := range x {
-			b := &w[k]
-			a0 += float64(b[0] * v)
-			a1 += float64(b[1] * v)
-			a2 += float64(b[2] * v)
-			a3 += float64(b[3] * v)
-			a4 += float64(b[4] * v)
-			a5 += float64(b[5] * v)
-		}
-		acc[0], acc[1], acc[2], acc[3], acc[4], acc[5] = a0, a1, a2, a3, a4, a5
+		w := m.weights[p*m.in:][:m.in]
+		addRows(&sums[p], w, x)
 	}
+}
+
+// addRows adds x times the rows of one block to sums.
+func addRows(sums *block, rows []block, x []float64) {
+	rows = rows[:len(x)]
+	a0, a1, a2, a3, a4, a5 := sums[0], sums[1], sums[2], sums[3], sums[4], sums[5]
+	for k, v := range x {
+		b := &rows[k]
+		a0 += float64(b[0] * v)
+		a1 += float64(b[1] * v)
+		a2 += float64(b[2] * v)
+		a3 += float64(b[3] * v)
+		a4 += float64(b[4] * v)
+		a5 += float64(b[5] * v)
+	}
+	sums[0], sums[1], sums[2], sums[3], sums[4], sums[5] = a0, a1, a2, a3, a4, a5
 }

@@ -13,6 +13,7 @@ import (
 // parameterFields are the fields of the metadata that not every detector has.
 var parameterFields = []protoreflect.Name{
 	"n_estimators", "contamination", "timesteps", "forest", "lstm", "dense", "neighbors", "svm", "classifier", "ensemble",
+	"mahalanobis",
 }
 
 // parameterSpec says what the metadata of a detector hold beside what all have.
@@ -33,6 +34,11 @@ var parameters = map[Detector]parameterSpec{
 	LSTMClassifier: {required: []protoreflect.Name{"classifier", "timesteps"}, check: checkClassifierParameters},
 	// An ensemble has a window when one of its members has (EN6).
 	Ensemble: {required: []protoreflect.Name{"ensemble"}, optional: []protoreflect.Name{"timesteps"}, check: checkEnsembleParameters},
+	// A Mahalanobis distance has a window or none (MD1), and a contamination where its threshold does not come from an alarm budget (MD6).
+	Mahalanobis: {
+		required: []protoreflect.Name{"mahalanobis"}, optional: []protoreflect.Name{"timesteps", "contamination"},
+		check: checkMahalanobisParameters,
+	},
 }
 
 // checkParameters refuses metadata that lack what their detector needs, or have what belongs to another one.
@@ -143,6 +149,37 @@ func checkClassifierParameters(m *anomalyv1.ModelMetadata) error {
 			c.GetNormalWindows(), c.GetAnomalousWindows())
 	}
 	return checkUnits("classifier.units", c.GetUnits())
+}
+
+func checkMahalanobisParameters(m *anomalyv1.ModelMetadata) error {
+	p := m.GetMahalanobis()
+	if m.Timesteps != nil {
+		if err := checkTimesteps(m); err != nil {
+			return err
+		}
+		if m.GetTimesteps() == 1 { // then it would have no window factor, and be a window all the same
+			return fmt.Errorf("timesteps is 1; a model of single samples has none")
+		}
+	}
+	if m.Contamination != nil {
+		if err := checkContamination(m); err != nil {
+			return err
+		}
+	}
+	if r := p.GetRidge(); !(r >= 0) || !finite(r) {
+		return fmt.Errorf("mahalanobis.ridge is %v; it is 0 or more", r)
+	}
+	for name, list := range map[string][]float64{
+		"mahalanobis.limit_start": p.GetLimitStart(), "mahalanobis.limit_slope": p.GetLimitSlope(),
+	} {
+		if len(list) != len(m.GetFeatureNames()) {
+			return fmt.Errorf("%s has %d values for %d features", name, len(list), len(m.GetFeatureNames()))
+		}
+		if err := checkSizes(name, list); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkTimesteps demands a window that a request can carry.

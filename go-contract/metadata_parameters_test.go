@@ -2,10 +2,12 @@ package anomaly
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
 )
@@ -25,6 +27,7 @@ func TestParametersOfDetectors(t *testing.T) {
 		"svm":           func(m *metadata) { m.Svm = &anomalyv1.SvmParameters{} },
 		"classifier":    func(m *metadata) { m.Classifier = &anomalyv1.ClassifierParameters{} },
 		"ensemble":      func(m *metadata) { m.Ensemble = &anomalyv1.EnsembleParameters{} },
+		"mahalanobis":   func(m *metadata) { m.Mahalanobis = &anomalyv1.MahalanobisParameters{} },
 	}
 	require.Len(t, foreign, len(parameterFields))
 	require.Len(t, parameters, len(Detectors()))
@@ -76,6 +79,23 @@ func TestParametersOfDetectors(t *testing.T) {
 			"classifier.normal_windows is 0":  func(m *metadata) { m.Classifier.NormalWindows = 0 },
 			"classifier.anomalous_windows 0;": func(m *metadata) { m.Classifier.AnomalousWindows = 0 },
 		},
+		Mahalanobis: {
+			"mahalanobis is missing":                   func(m *metadata) { m.Mahalanobis = nil },
+			"timesteps is 0":                           func(m *metadata) { m.Timesteps = proto.Uint32(0) },
+			"timesteps is 257":                         func(m *metadata) { m.Timesteps = proto.Uint32(257) },
+			"timesteps is 1; a model of single":        func(m *metadata) { m.Timesteps = proto.Uint32(1) },
+			"contamination is 0":                       func(m *metadata) { m.Contamination = proto.Float64(0) },
+			"contamination is NaN":                     func(m *metadata) { m.Contamination = proto.Float64(math.NaN()) },
+			"mahalanobis.ridge is -1":                  func(m *metadata) { m.Mahalanobis.Ridge = -1 },
+			"mahalanobis.ridge is NaN":                 func(m *metadata) { m.Mahalanobis.Ridge = math.NaN() },
+			"mahalanobis.ridge is +Inf":                func(m *metadata) { m.Mahalanobis.Ridge = math.Inf(1) },
+			"mahalanobis.limit_start has 6 values":     func(m *metadata) { m.Mahalanobis.LimitStart = m.Mahalanobis.LimitStart[:6] },
+			"mahalanobis.limit_slope has 0 values":     func(m *metadata) { m.Mahalanobis.LimitSlope = nil },
+			"mahalanobis.limit_start[2] is NaN":        func(m *metadata) { m.Mahalanobis.LimitStart[2] = math.NaN() },
+			"mahalanobis.limit_start[0] is -2e+06":     func(m *metadata) { m.Mahalanobis.LimitStart[0] = -2e6 },
+			"mahalanobis.limit_slope[6] is -Inf":       func(m *metadata) { m.Mahalanobis.LimitSlope[6] = math.Inf(-1) },
+			"mahalanobis.limit_slope[1] is 1.5e+06; i": func(m *metadata) { m.Mahalanobis.LimitSlope[1] = 1.5e6 },
+		},
 		Ensemble: ensembleFaults(),
 	}
 	ensemble := madeModel{detector: Ensemble, meta: openEnsemble(t).Metadata(Ensemble)}
@@ -91,7 +111,7 @@ func TestParametersOfDetectors(t *testing.T) {
 		require.NoError(t, checkMetadata(model.meta, d))
 		message := model.meta.ProtoReflect()
 		for name, set := range foreign {
-			optional := (d == OneClassSVM && name == "contamination") || (d == Ensemble && name == "timesteps")
+			optional := slices.Contains(parameters[d].optional, protoreflect.Name(name))
 			if message.Has(message.Descriptor().Fields().ByTextName(name)) || optional {
 				continue
 			}
@@ -115,7 +135,7 @@ func TestParametersOfDetectors(t *testing.T) {
 func TestParseDetectorNamesAll(t *testing.T) {
 	_, err := ParseDetector("local_outlier")
 	require.ErrorContains(t, err, `"local_outlier" is not a detector; there are isolation_forest, lstm_autoencoder, dense_autoencoder, `+
-		`local_outlier_factor, one_class_svm, lstm_classifier and ensemble`)
+		`local_outlier_factor, one_class_svm, lstm_classifier, ensemble and mahalanobis`)
 	for _, d := range Detectors() {
 		require.True(t, d.known())
 		require.NotEqual(t, "unspecified", d.String())

@@ -77,16 +77,9 @@ func OpenModelSet(path string, opts ...Option) (*ModelSet, error) {
 	set := &ModelSet{
 		id: files.id, dir: files.dir, models: map[Detector]*model{}, metadata: map[Detector]*anomalyv1.ModelMetadata{},
 	}
-	for _, entry := range files.manifest.GetModels() { // in the order of the enum, so that an ensemble comes after its members
-		if Detector(entry.GetDetector()) == Ensemble {
-			refusal = set.join(files, entry)
-		} else {
-			refusal = set.add(files, entry, o)
-		}
-		if refusal != nil {
-			set.Close() // nothing half-open remains
-			return nil, refusal
-		}
+	if refusal := set.addAll(files, o); refusal != nil {
+		set.Close() // nothing half-open remains
+		return nil, refusal
 	}
 	for _, d := range set.Detectors() {
 		if report := set.Golden(context.Background(), d, set); report.Err() != nil {
@@ -95,6 +88,22 @@ func OpenModelSet(path string, opts ...Option) (*ModelSet, error) {
 		}
 	}
 	return set, nil
+}
+
+// addAll opens all models. The ensemble is the last, wherever the manifest lists it: it joins the others.
+func (s *ModelSet) addAll(files *setFiles, o options) *Error {
+	var ensemble *anomalyv1.ModelEntry
+	for _, entry := range files.manifest.GetModels() {
+		if Detector(entry.GetDetector()) == Ensemble {
+			ensemble = entry
+		} else if refusal := s.add(files, entry, o); refusal != nil {
+			return refusal
+		}
+	}
+	if ensemble == nil {
+		return nil
+	}
+	return s.join(files, ensemble)
 }
 
 // add parses, audits and constructs one model.

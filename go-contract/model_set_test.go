@@ -232,11 +232,14 @@ func FuzzManifest(f *testing.F) {
 			f.Add(data)
 		}
 	}
-	ensemble := ensembleFolder(f)
-	for _, name := range []string{ManifestFile, testsets.Metadata, testsets.Golden} {
-		data, err := os.ReadFile(filepath.Join(ensemble, name))
-		require.NoError(f, err)
-		f.Add(data)
+	open := f.TempDir()
+	require.NoError(f, testsets.WriteOpenEnsemble(open, memberSets...))
+	for _, ensemble := range []string{ensembleFolder(f), open} {
+		for _, name := range []string{ManifestFile, testsets.Metadata, testsets.Golden} {
+			data, err := os.ReadFile(filepath.Join(ensemble, name))
+			require.NoError(f, err)
+			f.Add(data)
+		}
 	}
 	f.Add([]byte(`{"schema_version": 1e99}`))
 	f.Add([]byte(`{"schema_version": 1, "models": [{}]}`))
@@ -250,7 +253,9 @@ func FuzzManifest(f *testing.F) {
 			if m, err := parseMetadata("x", data, d); err == nil {
 				if d == Ensemble {
 					require.NotEmpty(t, m.GetEnsemble().GetMembers())
-					require.Greater(t, m.GetEnsemble().GetMembers()[0].GetHigh(), m.GetEnsemble().GetMembers()[0].GetLow())
+					first := m.GetEnsemble().GetMembers()[0]
+					require.Greater(t, first.GetThreshold(), first.GetLow())
+					require.Equal(t, m.GetGraph().GetLayout() == ensembleLayoutOpen, first.GetHigh() == 0)
 				} else {
 					require.Len(t, m.GetScaler().GetMean(), len(m.GetFeatureNames()))
 				}

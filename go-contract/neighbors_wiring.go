@@ -39,7 +39,7 @@ func neighborWiring(features, rows, nNeighbors int) []string {
 			"Mul(apart,apart)->(apart/squared)",
 			"ReduceSum(apart/squared,axis_1)->(errors){keepdims=0}",
 		},
-		shareNodes(),
+		shareNodes("errors"),
 		[]string{
 			"Gather(rows,nearest/index)->(nearest/rows){axis=0}",
 			"ReduceSum(nearest/rows,axis_1)->(nearest/rows/sum){keepdims=0}",

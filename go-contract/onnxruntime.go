@@ -34,12 +34,13 @@ type onnxRuntimeEngine struct {
 // mostDistanceItems bounds the memory of a run of a graph that holds distances: one from each item to each training row, several times.
 const mostDistanceItems = 64
 
-// mostStateValues bounds the memory of a run of an unrolled graph, which holds the states of a layer at every step of every item.
+// mostStateValues bounds the memory of a run of a graph with a window, which holds the states of a layer at every step of every item, or
+// as many values as the window has.
 const mostStateValues = 1 << 22
 
-// widestLayer is the largest number of units of an LSTM detector's layers.
-func widestLayer(meta *anomalyv1.ModelMetadata) uint32 {
-	return slices.Max(slices.Concat([]uint32{1}, meta.GetLstm().GetUnits(), meta.GetClassifier().GetUnits()))
+// widestStep is the largest number of values that a graph with a window holds of a step: units of a layer, or features.
+func widestStep(meta *anomalyv1.ModelMetadata) uint32 {
+	return slices.Max(slices.Concat([]uint32{meta.GetNFeatures()}, meta.GetLstm().GetUnits(), meta.GetClassifier().GetUnits()))
 }
 
 var (
@@ -110,7 +111,7 @@ func newONNXRuntimeEngine(graph []byte, meta *anomalyv1.ModelMetadata, o options
 		e.most = mostDistanceItems
 	}
 	if e.windowed {
-		e.most = max(1, mostStateValues/(e.timesteps*int(widestLayer(meta))))
+		e.most = max(1, mostStateValues/(e.timesteps*int(widestStep(meta))))
 	}
 	inputs, outputs := []string{"samples"}, []string{"score", "is_anomaly"}
 	if e.forest {

@@ -85,10 +85,11 @@ type Verdict struct {
 	// PValue is the share of normal data expected to score this high or higher (rule C2).
 	PValue float64
 	Level  Level
-	// Contributions has one value per feature, and is empty when not asked for (rules IF7, LA6, DA4, LF5, SV4, LC4, EN7).
+	// Contributions has one value per feature, and is empty when not asked for (rules IF7, LA6, DA4, LF5, SV4, LC4, EN7,
+	// MD5).
 	Contributions []float32
 	// Expected has one value per feature in raw units, and is empty when Contributions is (rules IF6, LA7, DA5, LF6,
-	// SV5, LC5, EN7).
+	// SV5, LC5, EN7, MD4).
 	Expected []float32
 	// TopFeature is the feature that contributes most; empty when there are no contributions, or all are 0.
 	TopFeature string
@@ -113,7 +114,7 @@ type MemberVerdict struct {
 	// Weight among the members that answered; 0 when it did not.
 	Weight float64
 	// Score is the member's published score, Normalized the same on the common scale from 0 to 1, on which 0.3 is the member's
-	// threshold (rule EN3). Both are 0 when it did not answer.
+	// threshold (rules EN3, EN8). Both are 0 when it did not answer.
 	Score      float32
 	Normalized float64
 	// Missing says why the member did not answer; empty when it did.

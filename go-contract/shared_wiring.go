@@ -98,18 +98,23 @@ func decisionNodes(axis string) []string {
 	}
 }
 
-// shareNodes are the shares of the parts in their sum, 0 where the sum is 0 (rules DA4, LF5, SV4, LC4).
-func shareNodes() []string { return slices.Concat([]string{sumNode("axis_1")}, divisionNodes) }
+// shareNodes are the shares of the parts in their sum, 0 where the sum is 0 (rules DA4, LF5, SV4, LC4, MD5). parts is the name of the
+// parts.
+func shareNodes(parts string) []string {
+	return slices.Concat([]string{sumNode(parts, "axis_1")}, divisionNodes(parts))
+}
 
 // sumNode is the sum of the parts of a score.
-func sumNode(axis string) string {
-	return fmt.Sprintf("ReduceSum(errors,%s)->(errors/total){keepdims=1}", axis)
+func sumNode(parts, axis string) string {
+	return fmt.Sprintf("ReduceSum(%s,%s)->(errors/total){keepdims=1}", parts, axis)
 }
 
 // divisionNodes are the parts divided by their sum.
-var divisionNodes = []string{
-	"Div(errors,errors/total)->(share/unguarded)",
-	"Equal(errors/total,zero)->(errors/none)",
-	"Where(errors/none,zero,share/unguarded)->(share)",
-	"Cast(share)->(contributions){to=1}",
+func divisionNodes(parts string) []string {
+	return []string{
+		fmt.Sprintf("Div(%s,errors/total)->(share/unguarded)", parts),
+		"Equal(errors/total,zero)->(errors/none)",
+		"Where(errors/none,zero,share/unguarded)->(share)",
+		"Cast(share)->(contributions){to=1}",
+	}
 }

@@ -41,7 +41,7 @@ func svmWiring(features, supportVectors int) []string {
 			"Sub(scaled,reference_scaled)->(apart)",
 			"Mul(apart,apart)->(errors)",
 		},
-		shareNodes(),
+		shareNodes("errors"),
 		[]string{
 			"Shape(samples)->(samples/shape)",
 			"Expand(reference_values,samples/shape)->(expected)",

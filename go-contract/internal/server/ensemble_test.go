@@ -25,21 +25,35 @@ const ensemble = anomaly.Ensemble
 
 // withEnsemble opens a set of the detectors of frozen sets and an ensemble of them.
 func withEnsemble(sets ...string) (*anomaly.ModelSet, error) {
+	return written(testsets.WriteEnsemble, sets)
+}
+
+func written(write func(folder string, from ...string) error, sets []string) (*anomaly.ModelSet, error) {
 	folder, err := os.MkdirTemp("", "dwcp")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(folder)
-	if err := testsets.WriteEnsemble(folder, sets...); err != nil {
+	if err := write(folder, sets...); err != nil {
 		return nil, err
 	}
 	return anomaly.OpenModelSet(folder)
 }
 
-const moreSet = "../../../models/reference/more-v1"
+// withOpenEnsemble is withEnsemble on the common scale of rule EN8.
+func withOpenEnsemble(sets ...string) (*anomaly.ModelSet, error) {
+	return written(testsets.WriteOpenEnsemble, sets)
+}
+
+const (
+	moreSet        = "../../../models/reference/more-v1"
+	mahalanobisSet = "../../../models/reference/mahalanobis-v1"
+)
 
 var (
-	// ensembleOfWindows has members of windows and of samples, ensembleOfSamples of samples alone.
+	// ensembleOfAll has a member that the enum, and so the manifest, has after the ensemble; ensembleOfWindows has members of windows and of
+	// samples, ensembleOfSamples of samples alone.
+	ensembleOfAll     = sync.OnceValues(func() (*anomaly.ModelSet, error) { return withOpenEnsemble(referenceSet, moreSet, mahalanobisSet) })
 	ensembleOfWindows = sync.OnceValues(func() (*anomaly.ModelSet, error) { return withEnsemble(referenceSet, moreSet) })
 	ensembleOfSamples = sync.OnceValues(func() (*anomaly.ModelSet, error) { return withEnsemble(moreSet) })
 )
@@ -64,7 +78,7 @@ func series() [][]float64 {
 }
 
 func TestEnsembleIsServed(t *testing.T) {
-	for _, open := range []func() (*anomaly.ModelSet, error){ensembleOfWindows, ensembleOfSamples} {
+	for _, open := range []func() (*anomaly.ModelSet, error){ensembleOfAll, ensembleOfWindows, ensembleOfSamples} {
 		set, err := open()
 		require.NoError(t, err)
 		s := start(t, set, 8, silent())
@@ -131,10 +145,10 @@ func requireEnsembleDescribed(t *testing.T, connection *grpc.ClientConn, set *an
 	require.Equal(t, serving, answer.GetStatus())
 	models, err := anomalyv1.NewScoringServiceClient(connection).GetModelSet(t.Context(), &anomalyv1.GetModelSetRequest{})
 	require.NoError(t, err)
-	last := models.GetModels()[len(models.GetModels())-1]
-	require.Equal(t, "ensemble", last.GetModelType())
-	require.Len(t, last.GetEnsemble().GetMembers(), len(set.Detectors())-1)
-	require.Equal(t, "ensemble.v1", last.GetGraph().GetLayout())
+	at := slices.IndexFunc(models.GetModels(), func(m *anomalyv1.ModelMetadata) bool { return m.GetModelType() == "ensemble" })
+	require.NotEqual(t, -1, at)
+	require.Len(t, models.GetModels()[at].GetEnsemble().GetMembers(), len(set.Detectors())-1)
+	require.Equal(t, set.Metadata(ensemble).GetGraph().GetLayout(), models.GetModels()[at].GetGraph().GetLayout())
 }
 
 // requireEnsembleInferred: [N, features], or [N, timesteps, features] when a member has a window (O2), with the values of ScoreBatch.
@@ -169,10 +183,10 @@ func requireEnsembleInferred(t *testing.T, connection *grpc.ClientConn, set *ano
 
 // TestEnsembleInAStream: its window is its own, and members come with every verdict (ST3, EN6).
 func TestEnsembleInAStream(t *testing.T) {
-	set, err := ensembleOfWindows()
+	set, err := ensembleOfAll()
 	require.NoError(t, err)
 	stream := openStream(t, connect(t, start(t, set, 8, silent()).Addresses[0]))
-	request := &anomalyv1.ScoreStreamRequest{Settings: settingsOf(ensemble, forest)}
+	request := &anomalyv1.ScoreStreamRequest{Settings: settingsOf(ensemble, forest, anomaly.Mahalanobis)}
 	for _, values := range series() {
 		request.Samples = append(request.Samples, sampleOf("a link", values))
 	}
@@ -180,6 +194,13 @@ func TestEnsembleInAStream(t *testing.T) {
 	for i, result := range exchange(t, stream, request).GetResults() {
 		require.NotNil(t, result.GetVerdicts()[1].GetVerdict(), "the forest needs no window")
 		require.Empty(t, result.GetVerdicts()[1].GetVerdict().GetMembers())
+		if alone := result.GetVerdicts()[2]; i < 4 { // the window of the Mahalanobis distance is shorter than the ensemble's
+			require.Equal(t, anomalyv1.ErrorCode_ERROR_CODE_WINDOW_TOO_SHORT, alone.GetError().GetCode())
+		} else {
+			require.NoError(t, set.Score(t.Context(), anomaly.Request{Detector: anomaly.Mahalanobis, Samples: series()[:i+1]}, &here))
+			require.Equal(t, math.Float32bits(here.Score), math.Float32bits(alone.GetVerdict().GetScore()))
+			require.Equal(t, here.TopFeature, alone.GetVerdict().GetTopFeature())
+		}
 		own := result.GetVerdicts()[0]
 		if i < 9 {
 			require.Equal(t, anomalyv1.ErrorCode_ERROR_CODE_WINDOW_TOO_SHORT, own.GetError().GetCode())

@@ -27,7 +27,7 @@ type live struct {
 	opened, written time.Time
 }
 
-const lastDetector = int(anomaly.Ensemble)
+const lastDetector = int(anomaly.Mahalanobis)
 
 // model is what the server knows of one detector of the live set.
 type model struct {

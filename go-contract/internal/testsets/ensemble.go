@@ -26,11 +26,20 @@ const (
 // WriteEnsemble writes a set of all models of the sets in the folders `from`, which have the same features, and an ensemble of them, to
 // folder. What is needed to serve is copied, by-products are left out. A later member weighs more than an earlier one.
 func WriteEnsemble(folder string, from ...string) error {
+	return writeEnsemble(folder, "ensemble.v1", from)
+}
+
+// WriteOpenEnsemble is WriteEnsemble with the common scale of rule EN8.
+func WriteOpenEnsemble(folder string, from ...string) error {
+	return writeEnsemble(folder, "ensemble.v2", from)
+}
+
+func writeEnsemble(folder, layout string, from []string) error {
 	set := &anomalyv1.Manifest{SchemaVersion: 1}
 	meta := &anomalyv1.ModelMetadata{
 		SchemaVersion: 1, ModelType: "ensemble", Threshold: midpointBelow(.3), ParityClass: anomalyv1.ParityClass_PARITY_CLASS_EXACT,
 		Calibration: &anomalyv1.Calibration{Scores: []float32{.05, .1, .1, .25}, Source: "made up"},
-		Graph:       &anomalyv1.Graph{Layout: "ensemble.v1"},
+		Graph:       &anomalyv1.Graph{Layout: layout},
 		Ensemble:    &anomalyv1.EnsembleParameters{CriticalThreshold: midpointBelow(.7)},
 	}
 	for _, source := range from {
@@ -62,10 +71,14 @@ func WriteEnsemble(folder string, from ...string) error {
 	weights := float64(len(set.Models) * (len(set.Models) + 1) / 2)
 	for i, member := range meta.Ensemble.Members {
 		member.Weight = float64(i+1) / weights
+		if layout == "ensemble.v2" {
+			member.High = 0
+		}
 	}
 	set.Models = append(set.Models, &anomalyv1.ModelEntry{
 		Detector: anomalyv1.Detector_DETECTOR_ENSEMBLE, Metadata: Metadata, Golden: Golden,
 	})
+	slices.SortFunc(set.Models, func(a, b *anomalyv1.ModelEntry) int { return int(a.GetDetector() - b.GetDetector()) })
 	// What the members make of a sample only a scorer knows; what is no sample, everybody.
 	golden := &anomalyv1.GoldenFile{SchemaVersion: 1, ModelType: "ensemble", Cases: []*anomalyv1.GoldenCase{
 		{Id: "error/no-samples", Comment: "nothing to score", Outcome: &anomalyv1.GoldenCase_Error{

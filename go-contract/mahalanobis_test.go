@@ -390,6 +390,36 @@ func TestTriangles(t *testing.T) {
 	}
 }
 
+// TestMahalanobisOfASeries: every row from the first full window on, each with the rows before it (W4).
+func TestMahalanobisOfASeries(t *testing.T) {
+	random := rand.New(rand.NewPCG(99, 100))
+	m := makeMahalanobis(t, random, 5, 7)
+	set := m.set(t)
+	rows := randomRows(random, m.scaler(), 60)
+	for _, explain := range []Explain{ExplainAlways, ExplainAlarms, ExplainNever} {
+		var batch BatchVerdict
+		request := BatchRequest{Detector: Mahalanobis, Rows: rows, Layout: BatchSeries, Explain: explain}
+		require.NoError(t, set.ScoreBatch(t.Context(), request, &batch))
+		require.Len(t, batch.Scores, 56)
+		for i := range batch.Scores {
+			var one, item Verdict
+			samples := slices.Collect(slices.Chunk(rows[i*7:][:35], 7))
+			require.NoError(t, set.Score(t.Context(), Request{Detector: Mahalanobis, Samples: samples, Explain: explain}, &one))
+			batch.Item(i, 7, &item)
+			require.Equal(t, one.Score, item.Score)
+			if explain.wanted(one.IsAnomaly) {
+				require.Equal(t, one.Contributions, item.Contributions)
+				require.Equal(t, one.Expected, item.Expected)
+			}
+		}
+	}
+	var v Verdict
+	short := Request{Detector: Mahalanobis, Samples: slices.Collect(slices.Chunk(rows[:28], 7))}
+	err := set.Score(t.Context(), short, &v)
+	require.ErrorIs(t, err, CodeWindowTooShort)
+	require.Equal(t, "samples", AsError(err).Field)
+}
+
 // TestMahalanobisOfMany: the same bits from many goroutines at once.
 func TestMahalanobisOfMany(t *testing.T) {
 	random := rand.New(rand.NewPCG(89, 90))

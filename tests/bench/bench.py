@@ -131,7 +131,7 @@ def graphs(_: argparse.Namespace) -> list[Result]:
 
 def go(_: argparse.Namespace) -> list[Result]:
     """Go benchmarks of the native scorers."""
-    command = [GO, "test", "-run", "^$", "-bench", "Forest|LSTM|OpenReferenceSet", "-benchmem", "-count", "5", "."]
+    command = [GO, "test", "-run", "^$", "-bench", "Forest|LSTM|Mahalanobis|OpenReferenceSet", "-benchmem", "-count", "5", "."]
     output = subprocess.run(
         command,
         cwd=ROOT / "go-contract",
@@ -145,7 +145,7 @@ def go(_: argparse.Namespace) -> list[Result]:
         r"^Benchmark(\w+?)(?:-\d+)?\s+\d+\s+([\d.]+) ns/op.*?(\d+) allocs/op", output, re.M
     ):
         found.setdefault(name, []).append((float(ns) / 1e3, int(allocs)))
-    bars = {"Forest": 5.0, "LSTM": 600.0}
+    bars = {"Forest": 5.0, "LSTM": 600.0, "Mahalanobis7x5": 50.0}
     results = []
     for name, runs in found.items():
         times, allocs = [us for us, _ in runs], max(a for _, a in runs)

@@ -628,9 +628,10 @@ def rows_to_test() -> np.ndarray:
 
 
 def scaled(detector: Detector, scores: np.ndarray) -> np.ndarray:
-    """EN3, from what is public about a member."""
+    """EN8, from what is public about a member."""
     low = np.median(np.array(detector.metadata.calibration.scores, np.float64))
-    return np.clip((scores.astype(np.float64) - low) / (detector.threshold - low) * 0.3, 0, 1)
+    u = np.maximum((scores.astype(np.float64) - low) / (detector.threshold - low), 0)
+    return u / (u + 7 / 3)
 
 
 def test_the_ensemble_snippet(members: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ _PIECE = {
     model_pb2.DETECTOR_LOCAL_OUTLIER_FACTOR: 64,
     model_pb2.DETECTOR_ONE_CLASS_SVM: 64,
     model_pb2.DETECTOR_LSTM_CLASSIFIER: 64,
+    model_pb2.DETECTOR_MAHALANOBIS: 512,
 }
 
 # Distances computed at once by a detector that compares every item with every stored row, so that they stay in the

@@ -207,6 +207,32 @@ def lstm_classifier(
 
 
 @train_app.command(
+    "mahalanobis",
+    epilog="Example: dwcp train mahalanobis --data normal.csv --output models --alarm-budget 0.1/week\n\n"
+    "Rows that are no series: dwcp train mahalanobis --profile bearing --data ims/ --lags 0 --output models",
+)
+@trains("mahalanobis")
+def mahalanobis(
+    contamination: Annotated[
+        Optional[float],
+        typer.Option(help="Share of held-out windows that alarm; less means fewer alarms (default 0.01)."),
+    ] = None,
+    lags: Annotated[
+        Optional[int], typer.Option(help="Rows before the last one that are scored with it; 0 for none (default 4).")
+    ] = None,
+    ridge: Annotated[
+        Optional[float],
+        typer.Option(help="Added to each variance; more trusts less that metrics go together (default 0.01)."),
+    ] = None,
+    limits: Annotated[
+        Optional[bool],
+        typer.Option("--limits/--no-limits", help="A metric alone at its critical value is an alarm (default yes)."),
+    ] = None,
+) -> None:
+    """Trains the Mahalanobis distance: finds rows and short windows whose metrics do not go together."""
+
+
+@train_app.command(
     "ensemble",
     epilog="Example: dwcp train ensemble --models models --data normal.csv\n\n"
     "Weights: --weights isolation_forest=0.4,dense_autoencoder=0.3,one_class_svm=0.3, or fitted on labelled data: "

@@ -429,6 +429,7 @@ BYPRODUCTS = {
     "one_class_svm": ("one_class_svm.pkl", "one_class_svm_scaler.pkl"),
     "lstm_classifier": ("lstm_classifier.keras", "lstm_classifier_scaler.pkl"),
     "ensemble": (),
+    "mahalanobis": ("mahalanobis.npz", "mahalanobis_scaler.pkl"),
 }
 """Files that each detector leaves for people and other tools."""
 

@@ -22,6 +22,7 @@ _OF_ONE_DETECTOR = (
     "svm",
     "classifier",
     "ensemble",
+    "mahalanobis",
 )
 """Fields that some detectors have and others must not (A3)."""
 

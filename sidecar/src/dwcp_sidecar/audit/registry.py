@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dwcp.anomaly.v1 import model_pb2
-from dwcp_sidecar.audit import classifier, dense, ensemble, forest, lstm, neighbors, svm
+from dwcp_sidecar.audit import classifier, dense, ensemble, forest, lstm, mahalanobis, neighbors, svm
 from dwcp_sidecar.audit.checks import GraphAudit, Require
 
 
@@ -49,6 +49,10 @@ PARAMETERS: dict[str, Parameters] = {
     "lstm_classifier": Parameters(frozenset({"classifier", "timesteps"}), classifier.check_parameters),
     # It has a window when one of its members has (EN6).
     ensemble.NAME: Parameters(frozenset({"ensemble"}), ensemble.check_parameters, frozenset({"timesteps"})),
+    # It scores a window where it has timesteps, else one sample (MD1).
+    "mahalanobis": Parameters(
+        frozenset({"mahalanobis"}), mahalanobis.check_parameters, frozenset({"timesteps", "contamination"})
+    ),
 }
 """Detector to the parameters of its metadata."""
 
@@ -62,5 +66,6 @@ LAYOUTS: dict[str, Layout] = {
     "neighbors.v1": Layout("local_outlier_factor", "float64", True, neighbors.audit),
     "svm.v1": Layout("one_class_svm", "float64", True, svm.audit),
     "classifier.v1": Layout("lstm_classifier", "float64", True, classifier.audit),
+    "mahalanobis.v1": Layout("mahalanobis", "float64", True, mahalanobis.audit),
 }
 """Name to layout, those of G2. An ensemble has no graph (EN7)."""

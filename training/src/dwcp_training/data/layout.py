@@ -98,6 +98,11 @@ def completed(schema: FeatureSchema, values: NDArray[np.float64]) -> FeatureSche
     return schema.model_copy(update={"features": features})
 
 
+def guessed_limits(schema: FeatureSchema) -> frozenset[str]:
+    """Metrics whose warning and critical values `completed` takes from the data, because one of them is not given."""
+    return frozenset(f.name for f in schema.features if f.warning is None or f.critical is None)
+
+
 def _completed(feature: Feature, column: NDArray[np.float64]) -> Feature:
     column = np.clip(column, -_FAR, _FAR)
     low, high = float(column.min()), float(column.max())

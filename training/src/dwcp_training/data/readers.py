@@ -14,7 +14,7 @@ from dwcp_training.data.advice import warnings_about
 from dwcp_training.data.errors import DataError, DataErrorCode
 from dwcp_training.data.exclusion import Exclusion, Intervals
 from dwcp_training.data.judged import Judged, judge
-from dwcp_training.data.layout import Layout, completed
+from dwcp_training.data.layout import Layout, completed, guessed_limits
 from dwcp_training.data.raw import Progress
 from dwcp_training.data.report import LISTED, Report, counted
 from dwcp_training.data.rows import read_rows
@@ -147,6 +147,7 @@ def _telemetry(
     cadences = [item.cadence_seconds for item in used if item.cadence_seconds is not None]
     return Telemetry(
         schema=completed(layout.schema, values),
+        guessed_limits=guessed_limits(layout.schema),
         values=values,
         timestamps=np.concatenate(times) if times else None,
         timestamp_column=profile.timestamp_column,

@@ -34,6 +34,7 @@ class Telemetry:
         drift: what counts as drift of this data.
         labels: bool ``[n]``, the rows that are anomalies; None for data that was read as normal alone.
         series_names: name of each of `series`, as alarms say it, empty for one without a name; () where none is known.
+        guessed_limits: metrics whose warning and critical values are no operator's, but follow from the data.
     """
 
     schema: FeatureSchema
@@ -49,6 +50,7 @@ class Telemetry:
     drift: DriftDefaults = field(default_factory=DriftDefaults)
     labels: NDArray[np.bool_] | None = None
     series_names: tuple[str, ...] = ()
+    guessed_limits: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.values)

@@ -20,6 +20,6 @@ def require_keras(detector: str) -> Any:
         raise MissingLibraryError(
             f"{detector} is trained with Keras on TensorFlow, and {error.name or 'one of them'} is not installed. "
             "Install both: pip install keras tensorflow-cpu. "
-            "isolation_forest, local_outlier_factor and one_class_svm are trained without them."
+            "isolation_forest, local_outlier_factor, one_class_svm and mahalanobis are trained without them."
         ) from None
     return keras

@@ -14,6 +14,7 @@ from dwcp_training.profiles import (
     LocalOutlierFactorDefaults,
     LstmAutoencoderDefaults,
     LstmClassifierDefaults,
+    MahalanobisDefaults,
     OneClassSvmDefaults,
 )
 
@@ -49,5 +50,6 @@ DETECTORS: dict[str, Registered] = {
         Registered(OneClassSvmDefaults, "one_class_svm"),
         Registered(LstmClassifierDefaults, "lstm_classifier"),
         Registered(EnsembleDefaults, "ensemble"),
+        Registered(MahalanobisDefaults, "mahalanobis"),
     )
 }

@@ -21,6 +21,7 @@ FLAGS = {
     "member": "Members of an ensemble that disagree, or agree. Finds wrong weights, and members that were mixed up.",
     "clamp": "A member's score at the end of the common scale. Finds a wrong clamp.",
     "sigmoid": "A very low or high probability. Finds a sigmoid that cancels.",
+    "turn": "A score where a metric's own limit takes over from the distance. Finds a wrong limit, and wrong shares.",
     "kink": "The sum of a hidden unit next to 0. Finds wrong or missing activations.",
     "history": "More samples than the detector scores. Finds scoring of the wrong ones.",
     "error": "Must be refused with this code and field, and never scored.",

@@ -13,6 +13,7 @@ from dwcp_training.golden.dense import dense_drafts
 from dwcp_training.golden.ensemble import ensemble_drafts
 from dwcp_training.golden.forest import forest_drafts
 from dwcp_training.golden.lstm import lstm_drafts, typical_window
+from dwcp_training.golden.mahalanobis import mahalanobis_drafts
 from dwcp_training.golden.neighbors import neighbor_drafts
 from dwcp_training.golden.svm import svm_drafts
 
@@ -100,6 +101,18 @@ def _ensemble(fitted: Fitted, seed: int) -> Iterator[Draft]:
     )
 
 
+def _mahalanobis(fitted: Fitted, seed: int) -> Iterator[Draft]:
+    metadata = fitted.metadata
+    mean, scale = np.array(metadata.scaler.mean), np.array(metadata.scaler.scale)
+    normal = typical_window(fitted.reference, fitted.fitted_items)
+    return chain(
+        mahalanobis_drafts(
+            fitted.reference, fitted.fitted_items, normal, list(metadata.feature_names), mean, scale, seed
+        ),
+        common_drafts(metadata.feature_schema, normal, len(normal)),
+    )
+
+
 _DRAFTS: dict[str, Callable[[Fitted, int], Iterator[Draft]]] = {
     "isolation_forest": _forest,
     "lstm_autoencoder": _lstm,
@@ -108,4 +121,5 @@ _DRAFTS: dict[str, Callable[[Fitted, int], Iterator[Draft]]] = {
     "one_class_svm": _svm,
     "lstm_classifier": _classifier,
     "ensemble": _ensemble,
+    "mahalanobis": _mahalanobis,
 }

@@ -37,6 +37,7 @@ from dwcp_training.interface.detectors import (
     LocalOutlierFactorDetector,
     LSTMAutoencoderDetector,
     LSTMDetector,
+    MahalanobisDetector,
     OneClassSVMDetector,
 )
 from dwcp_training.interface.ensemble import BY_NAME, EnsembleDetector
@@ -55,6 +56,7 @@ __all__ = [
     "LSTMAutoencoderDetector",
     "LSTMDetector",
     "LocalOutlierFactorDetector",
+    "MahalanobisDetector",
     "NoThresholdError",
     "NotTrainedError",
     "OneClassSVMDetector",

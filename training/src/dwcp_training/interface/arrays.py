@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from dwcp_training.data.advice import warnings_about
 from dwcp_training.data.errors import DataError, DataErrorCode
-from dwcp_training.data.layout import completed
+from dwcp_training.data.layout import completed, guessed_limits
 from dwcp_training.data.report import Report
 from dwcp_training.data.telemetry import Segments, Telemetry
 from dwcp_training.profiles import Feature, FeatureSchema, Profile
@@ -173,6 +173,7 @@ def telemetry_of(
     """Rows as training wants them, with the usual warnings about them; without labels they are confirmed normal."""
     telemetry = Telemetry(
         schema=completed(schema, rows),
+        guessed_limits=guessed_limits(schema),
         values=rows + 0.0,  # no negative zeros (F5)
         timestamps=None,
         timestamp_column=None,

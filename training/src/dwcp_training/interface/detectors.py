@@ -14,7 +14,7 @@ from dwcp_training.detectors.base import Progress, silent
 from dwcp_training.detectors.lstm_classifier import EVEN
 from dwcp_training.interface.arrays import labels_for, table
 from dwcp_training.interface.detector import Detector
-from dwcp_training.profiles import LstmAutoencoderDefaults, LstmClassifierDefaults
+from dwcp_training.profiles import LstmAutoencoderDefaults, LstmClassifierDefaults, MahalanobisDefaults
 from dwcp_training.profiles.errors import ProfileError
 
 
@@ -145,6 +145,46 @@ class LSTMDetector(_SequenceDetector):
         """The training record has it, and nothing else."""
 
 
+class MahalanobisDetector(Detector):
+    """Mahalanobis distance: an anomaly lies far from normal rows, as their covariance counts it, by itself or with the
+    rows before it (MD1 to MD7).
+
+    Rows, sequences and scores are as of `LSTMAutoencoderDetector`; with `lags=0` it takes single rows alone.
+
+    Args:
+        input_dim, feature_names, profile, hyperparameters: as of every detector.
+        sequence_length: rows in a sequence: one more than the hyperparameter `lags`.
+    """
+
+    name = "mahalanobis"
+
+    def __init__(
+        self,
+        input_dim: int | None = None,
+        sequence_length: int | None = None,
+        *,
+        feature_names: Sequence[str] | None = None,
+        profile: str | Path = "industrial",
+        **hyperparameters: Any,
+    ) -> None:
+        if sequence_length is not None:
+            if hyperparameters.get("lags", sequence_length - 1) != sequence_length - 1:
+                raise ProfileError("lags", "is not one less than sequence_length.", "Give one of the two.")
+            hyperparameters["lags"] = sequence_length - 1
+        super().__init__(input_dim, feature_names=feature_names, profile=profile, **hyperparameters)
+
+    @staticmethod
+    def _length(settings: MahalanobisDefaults) -> int | None:
+        return settings.lags + 1 if settings.lags else None
+
+    @classmethod
+    def of_set(cls, models: ModelSet) -> Self:
+        detector = super().of_set(models)
+        timesteps = detector.metadata.timesteps if detector.metadata.HasField("timesteps") else 1
+        detector.settings = detector._with(detector.settings, {"lags": timesteps - 1})
+        return detector
+
+
 SINGLE: dict[str, type[Detector]] = {
     kind.name: kind
     for kind in (
@@ -154,6 +194,7 @@ SINGLE: dict[str, type[Detector]] = {
         LocalOutlierFactorDetector,
         OneClassSVMDetector,
         LSTMDetector,
+        MahalanobisDetector,
     )
 }
 """Name of a detector in the contract to its class: of all that can be members of an ensemble."""

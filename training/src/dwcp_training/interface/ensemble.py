@@ -33,6 +33,7 @@ from dwcp_training.interface.detectors import (
     LocalOutlierFactorDetector,
     LSTMAutoencoderDetector,
     LSTMDetector,
+    MahalanobisDetector,
     OneClassSVMDetector,
 )
 from dwcp_training.interface.errors import DetectorError, NoThresholdError, NotTrainedError
@@ -77,7 +78,7 @@ class EnsembleDetector:
 
     Args:
         autoencoder, isolation_forest, lstm: members, trained or loaded, or None.
-        lstm_autoencoder, local_outlier_factor, one_class_svm: further members; `weights` must name them.
+        lstm_autoencoder, local_outlier_factor, one_class_svm, mahalanobis: further members; `weights` must name them.
         weights: member to weight, each above 0, summing to 1; without them those of the profile, which are 0.4 for the
             autoencoder, 0.3 for the isolation forest and 0.3 for the LSTM in `industrial`.
         profile: name or file of the profile whose defaults are used.
@@ -99,6 +100,7 @@ class EnsembleDetector:
         lstm_autoencoder: LSTMAutoencoderDetector | None = None,
         local_outlier_factor: LocalOutlierFactorDetector | None = None,
         one_class_svm: OneClassSVMDetector | None = None,
+        mahalanobis: MahalanobisDetector | None = None,
         weights: Mapping[str, float] | None = None,
         profile: str | Path = "industrial",
         **hyperparameters: Any,
@@ -110,6 +112,7 @@ class EnsembleDetector:
             "lstm_autoencoder": lstm_autoencoder,
             "local_outlier_factor": local_outlier_factor,
             "one_class_svm": one_class_svm,
+            "mahalanobis": mahalanobis,
         }
         found = {SHORT.get(key, key): _checked(key, member) for key, member in given.items() if member is not None}
         self.members: dict[str, Detector] = {name: found[name] for name in detectors.BY_NAME if name in found}

@@ -353,6 +353,25 @@ class EnsembleDefaults(_Closed):
         return self
 
 
+class MahalanobisDefaults(_Closed):
+    """Hyperparameters of the Mahalanobis distance; a command-line flag wins over them.
+
+    Attributes:
+        lags: samples before the last one that are scored with it; 0 scores single samples.
+        ridge: added to the variance of each scaled metric, which is 1 in training. More of it trusts less that metrics
+            go together exactly as they did in training.
+        contamination: share of the held-out windows above the threshold.
+        limits: a metric alone at the critical value of its schema is an alarm (rule MD3).
+        seed: of the choice of calibration scores and golden vectors.
+    """
+
+    lags: Annotated[int, Field(ge=0, le=255)] = 4
+    ridge: Annotated[float, Field(ge=1e-5, le=1e3)] = 0.01
+    contamination: Contamination = 0.01
+    limits: bool = True
+    seed: Seed = 42
+
+
 class Detectors(_Closed):
     """Defaults of each detector, by its name in the contract."""
 
@@ -363,6 +382,7 @@ class Detectors(_Closed):
     one_class_svm: OneClassSvmDefaults = OneClassSvmDefaults()
     lstm_classifier: LstmClassifierDefaults = LstmClassifierDefaults()
     ensemble: EnsembleDefaults = EnsembleDefaults()
+    mahalanobis: MahalanobisDefaults = MahalanobisDefaults()
 
 
 class Gate(_Closed):

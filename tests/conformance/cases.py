@@ -15,7 +15,7 @@ Samples = Floats | list[list[float]]
 
 DETECTORS = (
     "isolation_forest", "lstm_autoencoder", "dense_autoencoder", "local_outlier_factor", "one_class_svm",
-    "lstm_classifier", "ensemble",
+    "lstm_classifier", "ensemble", "mahalanobis",
 )  # fmt: skip
 """Detectors of the contract in the order of its enum, written out here: the judge does not ask the judged."""
 

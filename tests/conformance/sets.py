@@ -16,6 +16,9 @@ MORE_SET = ROOT / "models" / "reference" / "more-v1"
 ENSEMBLE_SET = ROOT / "models" / "reference" / "ensemble-v1"
 """LSTM classifier, two other members and an ensemble of the three, frozen."""
 
+MAHALANOBIS_SET = ROOT / "models" / "reference" / "mahalanobis-v1"
+"""Mahalanobis distance with a window, frozen."""
+
 HOME = {
     "isolation_forest": REFERENCE_SET,
     "lstm_autoencoder": REFERENCE_SET,
@@ -24,6 +27,7 @@ HOME = {
     "one_class_svm": MORE_SET,
     "lstm_classifier": ENSEMBLE_SET,
     "ensemble": ENSEMBLE_SET,
+    "mahalanobis": MAHALANOBIS_SET,
 }
 """Detector to the frozen set that it is judged on. Others may have it, too, as a member of an ensemble."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from tests.conformance.cases import DETECTORS, ENSEMBLE
-from tests.mutation import classifier, dense, drift, ensemble, neighbors, scorers, svm
+from tests.mutation import classifier, dense, drift, ensemble, mahalanobis, neighbors, scorers, svm
 from tests.mutation.mutation import GOLDEN, GRAPH, Makers, Mutation, audited, contradiction, found
 from tests.mutation.scorers import FOREST, LSTM
 from tests.mutation.set_copy import MANIFEST, METADATA, SetCopy
@@ -200,6 +200,7 @@ BYPRODUCTS = {
     "local_outlier_factor": "local_outlier_factor.pkl",
     "one_class_svm": "one_class_svm_scaler.pkl",
     "lstm_classifier": "lstm_classifier.keras",
+    "mahalanobis": "mahalanobis.npz",
 }
 """A by-product of each detector that has any: never opened, and refused when its digest is wrong (A5)."""
 
@@ -211,6 +212,7 @@ MUTATIONS: list[Mutation] = [
     *svm.mutations(),
     *classifier.mutations(),
     *ensemble.mutations(),
+    *mahalanobis.mutations(),
     *drift.mutations(),
     *_metadata(),
     *_golden(),

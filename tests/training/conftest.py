@@ -117,6 +117,7 @@ def leave_out_cross_checks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("dwcp_training.detectors.local_outlier_factor.cross_check_neighbors", lambda *_: {})
     patch.setattr("dwcp_training.detectors.one_class_svm.cross_check_svm", lambda *_: {})
     patch.setattr("dwcp_training.detectors.lstm_classifier.cross_check_classifier", lambda *_: {})
+    patch.setattr("dwcp_training.detectors.mahalanobis.cross_check_mahalanobis", lambda *_: {})
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ LARGEST_FILE = 1_000_000
 CASES = {
     "typical": 30, "heavy_tailed": 45, "uniform": 30, "split": 60, "shape": 48, "bits": 45, "extreme": 40, "limit": 28,
     "threshold": 40, "history": 2, "row": 40, "between": 30, "tie": 60, "kernel": 60, "kink": 60,
-    "saturated": 60, "row_on_split": 60,
+    "saturated": 60, "row_on_split": 60, "turn": 60,
 }  # fmt: skip
 """Kind of input to the number of its cases, about 300 in all with those that are errors."""
 
@@ -48,6 +48,7 @@ FLAGS = {
     "kernel": "At a distance from a support vector at which the kernel is next to 1, next to 0, or between (SV2, SV3).",
     "kink": "The sum of a unit is next to 0, where its activation bends. Finds another activation.",
     "saturated": "Metrics that stay far from the mean throughout: cells at their limits, scores near 0 and 1.",
+    "turn": "One metric is where its own limit takes over from the distance, or next to it. Finds a wrong limit (MD3).",
     "row_on_split": "The last sample stands on split thresholds of a member, or up to two float32 steps beside them.",
     "history": "More samples than the detector scores (W1, W2).",
     "error": "Must be refused with this code and field, and never scored.",

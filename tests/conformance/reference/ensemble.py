@@ -17,6 +17,7 @@ from tests.conformance.reference.classifier import ClassifierOracle
 from tests.conformance.reference.dense import DenseOracle
 from tests.conformance.reference.forest import ForestOracle
 from tests.conformance.reference.lstm import LstmOracle
+from tests.conformance.reference.mahalanobis import MahalanobisOracle
 from tests.conformance.reference.neighbors import NeighborsOracle
 from tests.conformance.reference.svm import SvmOracle
 
@@ -27,6 +28,7 @@ MEMBERS: dict[str, type[Reference]] = {
     "local_outlier_factor": NeighborsOracle,
     "one_class_svm": SvmOracle,
     "lstm_classifier": ClassifierOracle,
+    "mahalanobis": MahalanobisOracle,
 }
 """Detector that can be a member to its reference."""
 

@@ -88,7 +88,9 @@ def keep_budget(fitted: Fitted, budget: AlarmBudget, cadence_seconds: float | No
     """
     metadata = fitted.metadata
     share = budget.share(cadence_seconds)
-    scores = fitted.reference.evaluate(fitted.held_out_items).scores
+    scores = fitted.budget_scores
+    if scores is None:
+        scores = fitted.reference.evaluate(fitted.held_out_items).scores
     bounded = metadata.model_type in BOUNDED
     try:
         found = tail_threshold(scores, share, _reached(fitted) if bounded else None)

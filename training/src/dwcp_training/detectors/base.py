@@ -81,6 +81,8 @@ class Fitted:
         facts: what to tell the person who trains, label to text.
         no_drift: why there is no drift reference, or an empty text.
         follow: what else has to follow when the threshold moves: by-products that decide, IF5's depth.
+        budget_scores: the held-out scores that an alarm budget is kept with (C5), float64 `[n]`; None means all of
+            `held_out_items`.
     """
 
     metadata: model_pb2.ModelMetadata
@@ -98,6 +100,7 @@ class Fitted:
     facts: dict[str, str] = field(default_factory=dict)
     no_drift: str = ""
     follow: Callable[[float], dict[str, bytes]] = lambda threshold: {}
+    budget_scores: Floats | None = None
 
     def move_threshold(self, threshold: float) -> None:
         """Makes metadata, graph, reference and by-products decide at another threshold, a midpoint of D2."""

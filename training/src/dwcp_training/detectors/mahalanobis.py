@@ -4,9 +4,9 @@ Source of the method: Mahalanobis: On the generalized distance in statistics, 19
 Ridge Regression, Technometrics 1970. Of the designs that `tests/bench/covariance_study.py` compares, the distance of
 the row together with that of five rows, each by its number of values, ranked best on recorded faults.
 
-The order of fitting: distances from the fitted part; a threshold on the distances of the held-out part, since the rows
-that a covariance was computed from are nearer to it than others are; limits from that threshold; and then the
-threshold anew, on the held-out scores with limits (MD6).
+Covariances come from the fitted part, and the threshold from the held-out part: the rows that a covariance was computed
+from are nearer to the middle than others are. Windows that a limit makes an alarm are such at any threshold, since the
+limits follow it. They count as alarms for the contamination, and not for an alarm budget: an operator asked for them.
 """
 
 import io
@@ -35,7 +35,7 @@ from dwcp_training.detectors.base import (
     silent,
 )
 from dwcp_training.detectors.covariance import Distance, covariance, distance_of
-from dwcp_training.detectors.critical_limits import CRITICAL_FACTOR, CriticalLimits, critical_limits, no_limits
+from dwcp_training.detectors.critical_limits import CriticalLimits, critical_limits, no_limits, terms
 from dwcp_training.export import mahalanobis
 from dwcp_training.export.crosscheck_mahalanobis import cross_check_mahalanobis
 from dwcp_training.export.mahalanobis import LARGEST_SCORE
@@ -64,12 +64,12 @@ class MahalanobisReference:
     """MD1 to MD6 in numpy on the factors of training.
 
     Args:
-        distance, limits: as fitted.
-        metadata: has the scaler; the threshold is read at each evaluation.
+        distance: as fitted.
+        metadata: has the scaler; threshold and limits are read at each evaluation.
     """
 
-    def __init__(self, distance: Distance, limits: CriticalLimits, metadata: model_pb2.ModelMetadata) -> None:
-        self.distance, self.limits = distance, limits
+    def __init__(self, distance: Distance, metadata: model_pb2.ModelMetadata) -> None:
+        self.distance = distance
         self._metadata = metadata
         self._mean, self._scale = np.array(metadata.scaler.mean), np.array(metadata.scaler.scale)
 
@@ -77,6 +77,12 @@ class MahalanobisReference:
         """MD2 for raw items `[n, T, F]`; float64 `[n]`."""
         parts = [self._scaled(items[i : i + _AT_ONCE]) for i in range(0, len(items), _AT_ONCE)]
         return np.sqrt(np.concatenate([self.distance.squared(part) for part in parts]))
+
+    @property
+    def limits(self) -> tuple[Floats, Floats]:
+        """`limit_start` and `limit_slope` (MD3), float64 `[F]` each."""
+        stored = self._metadata.mahalanobis
+        return np.array(stored.limit_start), np.array(stored.limit_slope)
 
     def evaluate(self, items: Floats) -> Evaluation:
         parts = [self._evaluate(items[i : i + _AT_ONCE]) for i in range(0, len(items), _AT_ONCE)]
@@ -89,8 +95,8 @@ class MahalanobisReference:
         flat = self._scaled(items)
         last = flat[:, -items.shape[2] :]
         distance = np.sqrt(self.distance.squared(flat))
-        terms = self.limits.terms(last)
-        limit = terms.max(axis=1)
+        beyond = terms(last, *self.limits)
+        limit = beyond.max(axis=1)
         scores = np.minimum(np.maximum(distance, limit), LARGEST_SCORE)
         expected = self.distance.expected(flat)
         gains = self.distance.precision * (last - expected) ** 2
@@ -99,7 +105,7 @@ class MahalanobisReference:
         return (
             scores,
             scores > self._metadata.threshold,
-            shares(np.where((limit > distance)[:, np.newaxis], terms, gains)),
+            shares(np.where((limit > distance)[:, np.newaxis], beyond, gains)),
             raw,
         )
 
@@ -142,42 +148,40 @@ def fit_mahalanobis(telemetry: Telemetry, settings: MahalanobisDefaults, progres
     metadata.training.seed = settings.seed
     metadata.training.fitted_on, metadata.training.held_out = len(fitted_items), len(held_out_items)
 
-    progress(3, 4, "threshold and limits")
-    width = metadata.n_features
-    reference = MahalanobisReference(distance, no_limits(width), metadata)
-    base = _threshold(reference.distances(held_out_items), settings.contamination)
+    progress(3, 4, "limits and threshold")
+    _check_numbers(distance, telemetry.schema.names)
+    reference = MahalanobisReference(distance, metadata)
+    limits = no_limits(metadata.n_features)
     if settings.limits:
         parts = (scaled, clamp_scaled(held_out.values, scaler.mean_, scaler.scale_))
-        reference.limits = critical_limits(
-            _own_limits(telemetry, metadata), scaler.mean_, scaler.scale_, parts, base, settings.contamination
-        )
-    limits = reference.limits
-    metadata.mahalanobis.limit_start.extend(limits.start.tolist())
-    metadata.mahalanobis.limit_slope.extend(limits.slope.tolist())
+        own = _own_limits(telemetry, metadata)
+        limits = critical_limits(own, scaler.mean_, scaler.scale_, parts, settings.contamination)
     metadata.training.warnings.extend(limits.warnings)
-    _check_numbers(distance, telemetry.schema.names)
-    metadata.threshold = base  # replaced below; `evaluate` decides with it
-    scores = reference.evaluate(held_out_items).scores
-    threshold = _threshold(scores, settings.contamination)
-    metadata.threshold = threshold
-    fitted_scores = reference.evaluate(fitted_items).scores
-    metadata.training.history["score_range"].values.extend([fitted_scores.min(), fitted_scores.max()])
+    metadata.mahalanobis.limit_start.extend(limits.start.tolist())
+
+    distances = reference.distances(held_out_items)
+    woken = limits.alarming(clamp_scaled(held_out_items[:, -1], scaler.mean_, scaler.scale_))
+    if woken.any():
+        metadata.training.warnings.append(_woken_said(int(woken.sum()), len(woken)))
+    threshold = _threshold(distances, woken, settings.contamination)
 
     def follow(threshold: float) -> dict[str, bytes]:
-        if settings.limits and limits.slope.any() and threshold >= CRITICAL_FACTOR * base:
-            metadata.training.warnings.append(
-                f"the threshold {threshold:.6g} lies above what a metric at its critical value scores by itself, "
-                f"{CRITICAL_FACTOR * base:.6g}: such a value alone is no alarm."
-            )
+        del metadata.mahalanobis.limit_slope[:]
+        metadata.mahalanobis.limit_slope.extend(limits.slope(threshold).tolist())
         return {}
+
+    metadata.threshold = threshold
+    follow(threshold)
+    fitted_distances = reference.distances(fitted_items)
+    metadata.training.history["distance_range"].values.extend([fitted_distances.min(), fitted_distances.max()])
+    above = int((woken | (distances > threshold)).sum())
 
     progress(4, 4, "done")
     return Fitted(
         metadata=metadata,
         graph=lambda: mahalanobis.export_mahalanobis(
             distance,
-            limits.start,
-            limits.slope,
+            *reference.limits,
             scaler.mean_,
             scaler.scale_,
             length,
@@ -198,7 +202,14 @@ def fit_mahalanobis(telemetry: Telemetry, settings: MahalanobisDefaults, progres
         metadata_file="mahalanobis_metadata.json",
         graph_file="mahalanobis.onnx",
         follow=follow,
-        facts=_facts(telemetry, fitted_scores, scores, length, limits, threshold),
+        budget_scores=distances[~woken],
+        facts=_facts(telemetry, fitted_distances, distances, length)
+        | {
+            "threshold": f"{threshold:.6f}: {above:,} of {len(distances):,} held-out windows lie above "
+            f"({100 * above / len(distances):.2f} %)",
+            "limits": _limits_said(telemetry, limits, int(woken.sum()), len(woken)),
+            **({"warning": " ".join(limits.warnings)} if limits.warnings else {}),
+        },
     )
 
 
@@ -207,7 +218,7 @@ def _check_width(telemetry: Telemetry, length: int) -> None:
     if width * length > MOST_VALUES:
         raise DataError(
             "lags",
-            f"windows of {length} samples of {width:,} metrics have {width * length:,} values, {MOST_VALUES:,} at most.",
+            f"windows of {length} samples of {width:,} metrics have {width * length:,} values, at most {MOST_VALUES:,}",
             "Use fewer lags; 0 scores single samples." if length > 1 else "Leave metrics out.",
         )
 
@@ -243,15 +254,25 @@ def _own_limits(telemetry: Telemetry, metadata: model_pb2.ModelMetadata) -> list
     return found
 
 
-def _threshold(scores: Floats, contamination: float) -> float:
-    """Leaves the share `contamination` of held-out scores above it (MD6)."""
-    trained = -float(np.percentile(-scores, 100 * contamination))
+def _threshold(distances: Floats, woken: NDArray[np.bool_], contamination: float) -> float:
+    """Leaves the share `contamination` of held-out windows above it (MD6), those that a limit makes alarms included.
+
+    Where these are more already, the others keep the share.
+
+    Args:
+        distances: of the held-out windows, float64 `[n]`.
+        woken: those that a limit makes an alarm, bool `[n]`.
+    """
+    rest = distances[~woken]
+    above = contamination * len(distances) - woken.sum()
+    share = above / len(rest) if above > 0 else contamination
+    trained = -float(np.percentile(-rest, 100 * share))
     try:
-        return midpoint_threshold(trained, scores)
+        return midpoint_threshold(trained, rest)
     except ValueError:
         raise DataError(
             "rows",
-            f"the held-out rows have scores from {scores.min():g} to {scores.max():g}, and contamination "
+            f"the held-out rows have distances from {rest.min():g} to {rest.max():g}, and contamination "
             f"{contamination:g} the threshold {trained:g}: it must be above 0.",
             "Use more data, whose last fifth changes too.",
         ) from None
@@ -279,20 +300,25 @@ def _saved(estimated: Covariances) -> bytes:
     return file.getvalue()
 
 
-def _facts(
-    telemetry: Telemetry, fitted: Floats, held_out: Floats, length: int, limits: CriticalLimits, threshold: float
-) -> dict[str, str]:
-    what = f"windows of {length} samples" if length > 1 else "rows"
+def _facts(telemetry: Telemetry, fitted: Floats, held_out: Floats, length: int) -> dict[str, str]:
     short = sum(stop - start < length for start, stop in telemetry.segments)
-    above = int((held_out > threshold).sum())
-    names = [name for name, slope in zip(telemetry.schema.names, limits.slope, strict=True) if slope]
+    runs = f"; {short:,} of {len(telemetry.segments):,} unbroken runs are shorter and give none" if short else ""
+    what = f" windows of {length} samples each{runs}" if length > 1 else " single samples"
     return {
-        "windows" if length > 1 else "rows": f"{len(fitted):,} fitted, {len(held_out):,} held out, {what}"
-        + (f"; {short:,} of {len(telemetry.segments):,} unbroken runs are shorter" if short else ""),
-        "scores": f"{held_out.min():.4f} to {held_out.max():.4f} held out, {fitted.min():.4f} to {fitted.max():.4f} "
-        "fitted",
-        "threshold": f"{threshold:.6f}: {above:,} of {len(held_out):,} held-out {what.split()[0]} lie above "
-        f"({100 * above / len(held_out):.2f} %)",
-        "limits": f"alarms by themselves at their critical value: {', '.join(names) or 'none'}",
-        **({"warning": " ".join(limits.warnings)} if limits.warnings else {}),
+        "windows": f"{len(fitted):,} fitted, {len(held_out):,} held out,{what}",
+        "distances": f"{held_out.min():.4f} to {held_out.max():.4f} held out, "
+        f"{fitted.min():.4f} to {fitted.max():.4f} fitted",
     }
+
+
+def _limits_said(telemetry: Telemetry, limits: CriticalLimits, woken: int, held_out: int) -> str:
+    names = [name for name, reach in zip(telemetry.schema.names, limits.reach, strict=True) if reach]
+    said = f"alarms by themselves at their critical value: {', '.join(names) or 'none'}"
+    return f"{said}; {_woken_said(woken, held_out)}" if woken else said
+
+
+def _woken_said(woken: int, held_out: int) -> str:
+    return (
+        f"limits make {woken:,} of {held_out:,} held-out normal windows alarms, at any threshold; an alarm budget does "
+        "not count them"
+    )

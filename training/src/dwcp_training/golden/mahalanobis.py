@@ -54,7 +54,7 @@ def _limit_drafts(
     reference: MahalanobisReference, normal: Floats, names: list[str], mean: Floats, scale: Floats
 ) -> Iterator[Draft]:
     """For each metric with a limit (MD3): where it begins, and on either side of where it decides the score."""
-    start, slope = reference.limits.start, reference.limits.slope
+    start, slope = reference.limits
     for j in probed(len(names), len(normal)):
         if not slope[j]:
             continue

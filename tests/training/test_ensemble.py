@@ -43,6 +43,7 @@ from dwcp_training.profiles import (
     load_profile,
 )
 from dwcp_training.profiles.errors import ProfileError
+from tests.conformance.reference.ensemble import EnsembleOracle
 from tests.training.conftest import leave_out_cross_checks
 
 WEIGHTS = {"isolation_forest": 0.5, "local_outlier_factor": 0.3, "one_class_svm": 0.2}
@@ -115,6 +116,16 @@ def test_scores_are_those_of_the_rules(joined: tuple[Path, Trained]) -> None:
     assert served.is_anomaly.any()
     assert not served.is_anomaly.all()
     assert np.array_equal(reference.scores(items), found.scores)
+
+
+def test_the_reference_of_the_judge_says_the_same(joined: tuple[Path, Trained]) -> None:
+    """It takes the scales from the members, not from the metadata of the ensemble."""
+    items = ROWS.values[:60, np.newaxis] * np.random.default_rng(4).choice([1, 1, 1.5, 3, 100], (60, 1, 7))
+    served = ModelSet.open(joined[0]).model("ensemble").run(items, Explain.ALWAYS)
+    said = EnsembleOracle(joined[0]).evaluate(items)
+    assert np.array_equal(said.scores.astype(np.float32), served.scores)
+    assert np.array_equal(said.contributions.astype(np.float32), served.contributions)
+    assert np.array_equal(said.expected.astype(np.float32), served.expected)
 
 
 def test_metadata(joined: tuple[Path, Trained]) -> None:

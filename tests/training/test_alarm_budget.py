@@ -25,6 +25,7 @@ from dwcp_training.profiles import (
     LocalOutlierFactorDefaults,
     LstmAutoencoderDefaults,
     LstmClassifierDefaults,
+    MahalanobisDefaults,
     OneClassSvmDefaults,
 )
 from dwcp_training.tail import TailError, counted_threshold, tail_threshold
@@ -123,6 +124,7 @@ SMALL = {
     "dense_autoencoder": DenseAutoencoderDefaults(epochs=2),
     "lstm_autoencoder": LstmAutoencoderDefaults(epochs=1, window_size=3, encoding_dim=4, hidden_units=8),
     "lstm_classifier": LstmClassifierDefaults(epochs=2, window_size=3, units=(4, 4, 4)),
+    "mahalanobis": MahalanobisDefaults(),
 }
 
 

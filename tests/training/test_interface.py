@@ -65,6 +65,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "local_outlier_factor": {"n_neighbors": 5},
     "one_class_svm": {"nu": 0.1},
     "lstm_classifier": {"sequence_length": 4, "units": [3, 3, 2], "epochs": 1},
+    "mahalanobis": {"sequence_length": 3},
 }
 """Settings with which a detector trains in no time."""
 

@@ -149,7 +149,17 @@ class MahalanobisDetector(Detector):
     """Mahalanobis distance: an anomaly lies far from normal rows, as their covariance counts it, by itself or with the
     rows before it (MD1 to MD7).
 
-    Rows, sequences and scores are as of `LSTMAutoencoderDetector`; with `lags=0` it takes single rows alone.
+    Rows, sequences and scores are as of `LSTMAutoencoderDetector`; with `lags=0` it takes single rows alone. A profile
+    whose metrics have critical values makes them alarms; those limits move with the threshold (MD3).
+
+    Example:
+        >>> import numpy as np
+        >>> both = np.random.default_rng(0).normal(size=(600, 1)) @ np.ones((1, 2))
+        >>> X_train = both + np.random.default_rng(1).normal(scale=0.1, size=(600, 2))
+        >>> detector = MahalanobisDetector(lags=0).train_model(X_train)
+        >>> scores, labels = detector.predict([[1.5, 1.5], [1.5, -1.5]])
+        >>> labels
+        array([0, 1])
 
     Args:
         input_dim, feature_names, profile, hyperparameters: as of every detector.

@@ -71,3 +71,8 @@ def test_an_int8_champion_is_trained_in_float64_and_said_to_be(bench: Bench) -> 
     chosen = plan(load_profile("dwcp"), champion, (), "champion")
     assert chosen.options["lstm_autoencoder"] == {}
     assert any("dwcp quantize" in note for note in chosen.notes)
+
+
+def test_an_ensemble_is_trained_after_its_members_whatever_their_numbers() -> None:
+    chosen = plan(load_profile("dwcp"), None, ["ensemble", "mahalanobis", "isolation_forest"], "profile")
+    assert list(chosen.settings) == ["isolation_forest", "mahalanobis", "ensemble"]

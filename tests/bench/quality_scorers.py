@@ -7,6 +7,7 @@ point by point, with scikit-learn's defaults; nothing is tuned per set.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from dwcp_sidecar import detectors
+from dwcp_sidecar.verdicts import Explain, Verdicts
 from dwcp_training.data import DataError
 from dwcp_training.evaluation.baselines import BASELINES as TRIVIAL
 from dwcp_training.interface import BY_NAME, SINGLE, Detector, EnsembleDetector
@@ -126,10 +128,6 @@ class Trained:
         self._members: dict[str, Detector] = {}
         self._reasons: dict[str, str] = {}
 
-    def forget(self) -> None:
-        """Lets go of all models."""
-        self._members.clear()
-
     def get(self, name: str) -> Detector | EnsembleDetector | str:
         """The trained detector, or why there is none."""
         if name in SINGLE:
@@ -158,7 +156,7 @@ class Trained:
                 self._reasons[name] = "left out, takes too long"
             else:
                 try:
-                    self._members[name] = detector.train_model(self._train)
+                    self._members[name] = remembering(detector.train_model(self._train))
                 except Exception as error:  # a set that one detector cannot learn shall not stop the others
                     self._reasons[name] = _said(error)
         return self._members.get(name) or self._reasons[name]
@@ -177,6 +175,22 @@ class Trained:
         if isinstance(detector, EnsembleDetector):
             members = {detectors.NAMES[m.detector]: m.weight for m in detector.metadata.ensemble.members}
         return Answer(scores, time.perf_counter() - start, members=members)
+
+
+def remembering(detector: Detector) -> Detector:
+    """A detector whose model scores the same items once, however often it is asked: by itself, and as a member."""
+    model = detector.model
+    assert model is not None
+    run, known = model.run, {}
+
+    def once(items: Floats, explain: Explain) -> Verdicts:
+        key = (items.shape, explain, hashlib.sha256(np.ascontiguousarray(items)).digest())
+        if key not in known:
+            known[key] = run(items, explain)
+        return known[key]
+
+    model.run = once  # type: ignore[method-assign]
+    return detector
 
 
 def _said(error: Exception) -> str:

@@ -87,6 +87,23 @@ def test_scores_of_long_data_in_parts_are_those_of_single_windows(monkeypatch):
     assert len(alarms) == len(series.test)
 
 
+def test_a_member_scores_rows_once_by_itself_and_in_the_ensemble(monkeypatch):
+    from dwcp_sidecar.model import Model
+
+    runs: list[str] = []
+    run = Model.run
+    monkeypatch.setattr(Model, "run", lambda self, *given: runs.append(self.name) or run(self, *given))
+    series = made()
+    trained = Trained(series.train, "telemetry-runs", without=SLOW)
+    alone = {name: published(trained.get(name), series.test, series.before)[0] for name in ("isolation_forest",)}
+    before = len(runs)
+    ensemble = trained.get("ensemble")
+    joined, _ = published(ensemble, series.test, series.before)
+    assert sorted(runs[before:]) == sorted(set(runs[before:]))  # each other member once
+    assert "isolation_forest" not in runs[-2:]
+    assert len(joined) == len(alone["isolation_forest"])
+
+
 def test_a_run_names_what_is_missing_and_a_second_run_measures_nothing_again(two_sets):
     said: list[str] = []
     first = quality.run(without=SLOW, count=20, critical=False, say=said.append)

@@ -93,6 +93,7 @@ parity: $(VENV)/.ready ## The full proof: every implementation on 100,000 inputs
 	@$(PY) -m tests.conformance.judge --models models/reference/more-v1 --inputs 20000
 	@$(PY) -m tests.conformance.judge --models models/reference/ensemble-v1 --inputs 20000
 	@$(PY) -m tests.conformance.judge --models models/reference/mahalanobis-v1 --inputs 20000
+	@$(PY) -m tests.conformance.judge --models models/reference/ensemble-v2 --inputs 20000
 
 .PHONY: test-arm64
 test-arm64: $(VENV)/.ready ## Go vectors under qemu-user, where the compiler fuses multiply-adds (needs qemu-user)

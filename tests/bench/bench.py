@@ -131,7 +131,18 @@ def graphs(_: argparse.Namespace) -> list[Result]:
 
 def go(_: argparse.Namespace) -> list[Result]:
     """Go benchmarks of the native scorers."""
-    command = [GO, "test", "-run", "^$", "-bench", "Forest|LSTM|Mahalanobis|OpenReferenceSet", "-benchmem", "-count", "5", "."]
+    command = [
+        GO,
+        "test",
+        "-run",
+        "^$",
+        "-bench",
+        "Forest|LSTM|Mahalanobis|OpenReferenceSet",
+        "-benchmem",
+        "-count",
+        "5",
+        ".",
+    ]
     output = subprocess.run(
         command,
         cwd=ROOT / "go-contract",

@@ -4,14 +4,14 @@ they mostly are. Each detector is trained on made-up normal rows and decides at 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from dwcp_training.data import forest_rows
 from dwcp_training.interface import Detector, EnsembleDetector
 from dwcp_training.profiles import load_profile
-from tests.bench.quality_scorers import OURS, Trained
+from tests.bench.quality_kept import Kept
+from tests.bench.quality_scorers import Trained
 from tests.bench.quality_sets import Floats
 
 PROFILE = "dwcp"
@@ -19,19 +19,20 @@ ROWS = 500
 """Windows of typical rows that each metric is set in."""
 
 
-def recalls(
-    found: dict[str, Any], without: Sequence[str], say: Callable[[str], None], save: Callable[[], None]
-) -> None:
-    """Adds detector to metric to recall, and the share of typical rows that alarm, for detectors that are not there."""
-    trained = Trained(forest_rows().values, PROFILE, without=without)
-    for name in OURS:
-        if name in found or name in without:
+def rows() -> Floats:
+    """Made-up normal rows to train on."""
+    return forest_rows().values
+
+
+def measure(kept: Kept, trained: Trained, names: Sequence[str], say: Callable[[str], None]) -> None:
+    """Keeps metric to recall, and the share of typical rows that alarm, of those detectors that nothing is kept of."""
+    for name in names:
+        if name in kept.found:
             continue
         say(f"single critical values: {name}")
         detector = trained.get(name)
         if not isinstance(detector, str):
-            found[name] = recall(detector)
-            save()
+            kept.keep(name, recall(detector))
 
 
 def recall(detector: Detector | EnsembleDetector) -> dict[str, float]:

@@ -7,6 +7,7 @@ point by point, with scikit-learn's defaults; nothing is tuned per set.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
+from dwcp_sidecar import detectors
+from dwcp_sidecar.verdicts import Explain, Verdicts
 from dwcp_training.data import DataError
 from dwcp_training.evaluation.baselines import BASELINES as TRIVIAL
 from dwcp_training.interface import BY_NAME, SINGLE, Detector, EnsembleDetector
@@ -29,7 +32,7 @@ MOST_ROWS = 5000
 """Training rows of LOF and SVM, drawn at random where there are more, as ours keep them."""
 
 MOST_WINDOW_ROWS = 100_000
-"""Rows in all training windows of a series above which a detector with a window takes too long to be measured."""
+"""Rows in all training windows of a series above which a network with a window is not trained unless asked for."""
 
 NEEDS_LABELS = "lstm_classifier"
 
@@ -79,11 +82,13 @@ OURS = tuple(name for name in BY_NAME if name != NEEDS_LABELS)
 
 @dataclass(frozen=True)
 class Answer:
-    """Scores of all test rows of a series, float64 `[m]`; None with the reason why there are none."""
+    """Scores of all test rows of a series, float64 `[m]`; None with the reason why there are none. Of an ensemble also
+    its members with their weights."""
 
     scores: Floats | None
     seconds: float
     why_not: str = ""
+    members: dict[str, float] | None = None
 
 
 def baseline(name: str, series: Series) -> Answer:
@@ -94,12 +99,11 @@ def baseline(name: str, series: Series) -> Answer:
     return Answer(scores, time.perf_counter() - start)
 
 
-def too_long(detector: Detector, rows: int) -> bool:
-    """Whether training a network on so many rows takes longer than a benchmark may."""
-    if not hasattr(detector.settings, "epochs"):
-        return False
-    stride = getattr(detector.settings, "window_stride", 1)
-    return detector.sequence_length is not None and rows * detector.sequence_length // stride > MOST_WINDOW_ROWS
+def window_rows(detector: Detector, rows: int) -> int:
+    """Rows in all training windows of a network that reads them one after the other; 0 for other detectors."""
+    if not hasattr(detector.settings, "epochs") or detector.sequence_length is None:
+        return 0
+    return rows * detector.sequence_length // getattr(detector.settings, "window_stride", 1)
 
 
 class Trained:
@@ -109,10 +113,18 @@ class Trained:
         train: raw rows.
         profile: whose defaults they have.
         without: detectors that are not wanted, nor as members of the ensemble.
+        most_window_rows: above which a detector with a window is not trained, nor a member; None for any number.
     """
 
-    def __init__(self, train: Floats, profile: str, without: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        train: Floats,
+        profile: str,
+        without: Sequence[str] = (),
+        most_window_rows: int | None = MOST_WINDOW_ROWS,
+    ) -> None:
         self._train, self._profile, self._without = train, profile, without
+        self._most = most_window_rows
         self._members: dict[str, Detector] = {}
         self._reasons: dict[str, str] = {}
 
@@ -140,11 +152,11 @@ class Trained:
     def _member(self, name: str) -> Detector | str:
         if name not in self._members and name not in self._reasons:
             detector = SINGLE[name](profile=self._profile)
-            if too_long(detector, len(self._train)):
+            if self._most is not None and window_rows(detector, len(self._train)) > self._most:
                 self._reasons[name] = "left out, takes too long"
             else:
                 try:
-                    self._members[name] = detector.train_model(self._train)
+                    self._members[name] = remembering(detector.train_model(self._train))
                 except Exception as error:  # a set that one detector cannot learn shall not stop the others
                     self._reasons[name] = _said(error)
         return self._members.get(name) or self._reasons[name]
@@ -159,7 +171,26 @@ class Trained:
             scores = published(detector, series.test, series.before)[0]
         except DataError as error:  # members that cannot be joined are an answer, too
             return Answer(None, 0.0, _said(error))
-        return Answer(scores, time.perf_counter() - start)
+        members = None
+        if isinstance(detector, EnsembleDetector):
+            members = {detectors.NAMES[m.detector]: m.weight for m in detector.metadata.ensemble.members}
+        return Answer(scores, time.perf_counter() - start, members=members)
+
+
+def remembering(detector: Detector) -> Detector:
+    """A detector whose model scores the same items once, however often it is asked: by itself, and as a member."""
+    model = detector.model
+    assert model is not None
+    run, known = model.run, {}
+
+    def once(items: Floats, explain: Explain) -> Verdicts:
+        key = (items.shape, explain, hashlib.sha256(np.ascontiguousarray(items)).digest())
+        if key not in known:
+            known[key] = run(items, explain)
+        return known[key]
+
+    model.run = once  # type: ignore[method-assign]
+    return detector
 
 
 def _said(error: Exception) -> str:

@@ -48,7 +48,8 @@ def contract(name: str) -> str:
 def contract_layout(name: str) -> str:
     """Each of its layouts is described in G2."""
     if name == ENSEMBLE:  # no graph, so no layout of one: a rule of its own says so
-        return "" if f"`{ensemble.LAYOUT}`" in CONTRACT else f"EN7 of proto/CONTRACT.md does not name {ensemble.LAYOUT}"
+        unnamed = [layout for layout in ensemble.LAYOUTS if f"`{layout}`" not in CONTRACT]
+        return f"EN7 and EN8 of proto/CONTRACT.md do not name {', '.join(unnamed)}" if unnamed else ""
     described = set(re.findall(r"^  - `([a-z0-9.]+)`:", CONTRACT, re.MULTILINE))
     own = {layout for layout, entry in LAYOUTS.items() if entry.detector == name}
     if own and own <= described:
@@ -75,9 +76,9 @@ def go_scorer(name: str) -> str:
     if listed is None or not re.search(rf"\b{constant[1]}\b", listed[1]):
         return f"{constant[1]} is not in Detectors() of go-contract/detector.go"
     if name == ENSEMBLE:
-        stated = re.search(r'^const ensembleLayout = "([\w.]+)"$', source, re.MULTILINE)
-        same = stated is not None and stated[1] == ensemble.LAYOUT
-        return "" if same else f"go-contract/detector.go has no ensembleLayout of {ensemble.LAYOUT!r}"
+        stated = re.findall(r'^const ensembleLayout\w* = "([\w.]+)"$', source, re.MULTILINE)
+        same = sorted(stated) == sorted(ensemble.LAYOUTS)
+        return "" if same else f"ensembleLayout... of go-contract/detector.go are {stated}, not {ensemble.LAYOUTS}"
     entries = re.findall(rf'"([\w.]+)":\s*\{{{constant[1]}, "(\w+)", (true|false), \w+\}}', source)
     go = {layout: (precision, exact == "true") for layout, precision, exact in entries}
     python = {layout: (entry.precision, entry.exact) for layout, entry in LAYOUTS.items() if entry.detector == name}

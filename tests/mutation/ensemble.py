@@ -13,12 +13,12 @@ Members = list[dict[str, Any]]
 Change = Callable[[Members], object]
 
 
-def exchange(*fields: str) -> Change:
-    """The first two members exchange something."""
+def exchange(*fields: str, other: int = 1) -> Change:
+    """The first member and another one exchange something."""
 
     def change(members: Members) -> None:
         for field in fields:
-            members[0][field], members[1][field] = members[1][field], members[0][field]
+            members[0][field], members[other][field] = members[other][field], members[0][field]
 
     return change
 
@@ -104,7 +104,8 @@ def mutations() -> Iterator[Mutation]:
     yield members("members/twice", lambda m: m.append(m[-1]), wrong)
     yield members("members/itself", lambda m: m[-1].update(detector="DETECTOR_ENSEMBLE"), wrong, scores=False)
     yield members("members/none", lambda m: m.clear(), wrong, scores=False)
-    yield members("scale/swapped", exchange("low", "high"), found(ENSEMBLE))
+    yield members("scale/swapped", exchange("low", "high", other=2), found(ENSEMBLE))
+    yield members("scale/low_above_threshold", lambda m: m[0].update(low=m[0]["threshold"] * 1.01), wrong)
     yield members("scale/low_step", step(1, "low"), found(ENSEMBLE))
     yield members("scale/high_step", step(1, "high"), found(ENSEMBLE))
     yield members("scale/threshold_at_one", threshold_at_one, found(ENSEMBLE))

@@ -80,3 +80,8 @@ def test_a_mahalanobis_distance_keeps_its_settings_and_its_window() -> None:
     settings = chosen.settings["mahalanobis"]
     assert (settings.lags, settings.limits, settings.ridge) == (7, False, 0.1)
     assert chosen.window(None) == 8
+
+
+def test_an_ensemble_is_trained_after_its_members_whatever_their_numbers() -> None:
+    chosen = plan(load_profile("dwcp"), None, ["ensemble", "mahalanobis", "isolation_forest"], "profile")
+    assert list(chosen.settings) == ["isolation_forest", "mahalanobis", "ensemble"]

@@ -1,4 +1,4 @@
-"""A small set with an ensemble, put together from the frozen sets; its answers by plain Python (EN1 to EN7)."""
+"""A small set with an ensemble, put together from the frozen sets; its answers by plain Python (EN1 to EN8)."""
 
 import hashlib
 import itertools
@@ -12,8 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar.model_set import ModelSet
-from tests.conformance.sets import METADATA, MORE_SET, REFERENCE_SET
+from tests.conformance.sets import MAHALANOBIS_SET, METADATA, MORE_SET, REFERENCE_SET
 
 FOREST, LSTM, DENSE, LOF, SVM = (
     "isolation_forest", "lstm_autoencoder", "dense_autoencoder", "local_outlier_factor", "one_class_svm",
@@ -21,11 +22,18 @@ FOREST, LSTM, DENSE, LOF, SVM = (
 WEIGHTS = {FOREST: 0.3, LSTM: 0.25, DENSE: 0.2, LOF: 0.15, SVM: 0.1}
 """Weights of the ensemble that the tests put together, in the order of the enum."""
 
+MAHALANOBIS = "mahalanobis"
+"""A detector whose number is above that of the ensemble."""
+
+CLAMPED, OPEN = "ensemble.v1", "ensemble.v2"
+"""Layouts: the common scale ends at 1 (EN3), or does not end (EN8)."""
+
 ENSEMBLE = "ensemble"
 METADATA_FILE, GOLDEN_FILE = "ensemble_metadata.json", "ensemble.golden.json"
 NOT_THERE = "it is not part of the set"
 
 _HOME = {name: REFERENCE_SET if name in (FOREST, LSTM) else MORE_SET for name in WEIGHTS}
+_HOME[MAHALANOBIS] = MAHALANOBIS_SET
 
 
 @dataclass(frozen=True)
@@ -58,15 +66,15 @@ def midpoint_below(x: float) -> float:
     return max(middle for a, b in itertools.pairwise(near) if (middle := (a + b) / 2) < x)
 
 
-def parameters(weights: Mapping[str, float] = WEIGHTS) -> dict[str, Any]:
-    """The `ensemble` of the metadata (EN1 to EN5)."""
+def parameters(weights: Mapping[str, float] = WEIGHTS, layout: str = CLAMPED) -> dict[str, Any]:
+    """The `ensemble` of the metadata (EN1 to EN5, EN8)."""
     members = []
     for name, weight in weights.items():
         metadata = frozen(_HOME[name]).metadata[name]
         low = statistics.median(metadata.calibration.scores)
         members.append({
             "detector": f"DETECTOR_{name.upper()}", "weight": weight, "threshold": metadata.threshold,
-            "low": low, "high": low + (metadata.threshold - low) / 0.3,
+            "low": low, "high": low + (metadata.threshold - low) / 0.3 if layout == CLAMPED else 0.0,
         })  # fmt: skip
     return {"members": members, "critical_threshold": midpoint_below(0.7)}
 
@@ -74,7 +82,7 @@ def parameters(weights: Mapping[str, float] = WEIGHTS) -> dict[str, Any]:
 def plain(
     ensemble: Mapping[str, Any], threshold: float, window: Sequence[Sequence[float]], missing: Collection[str] = ()
 ) -> Said:
-    """EN3 to EN7 for one window, one float64 operation after the other."""
+    """EN3 to EN8 for one window, one float64 operation after the other."""
     answered, members = [], []
     for member in ensemble["members"]:
         name = member["detector"].removeprefix("DETECTOR_").lower()
@@ -83,8 +91,12 @@ def plain(
             continue
         model = frozen(_HOME[name]).models[name]
         verdict = model.verdict(window[-model.timesteps :])
-        n = (verdict.score - member["low"]) / (member["high"] - member["low"])
-        n = 0.0 if n < 0 else 1.0 if n > 1 else n
+        if member["high"]:
+            n = (verdict.score - member["low"]) / (member["high"] - member["low"])
+            n = 0.0 if n < 0 else 1.0 if n > 1 else n
+        else:  # EN8
+            u = (verdict.score - member["low"]) / (member["threshold"] - member["low"])
+            n = 0.0 if u < 0 else u / (u + 7 / 3)
         answered.append((member["weight"] * n, member["weight"], verdict))
         members.append({"detector": name, "weight": member["weight"], "score": verdict.score, "normalized": n})
     shares = weights = 0.0
@@ -117,24 +129,29 @@ def windows() -> dict[str, list[list[float]]]:
     }
 
 
-def compose(path: Path, weights: Mapping[str, float] = WEIGHTS, absent: Collection[str] = ()) -> Path:
+def compose(
+    path: Path, weights: Mapping[str, float] = WEIGHTS, absent: Collection[str] = (), layout: str = CLAMPED
+) -> Path:
     """Writes a set with the members that are not absent, and an ensemble of all of them."""
     path.mkdir()
-    entries, names = [], [name for name in WEIGHTS if name in weights and name not in absent]
+    entries, names = [], [name for name in _HOME if name in weights and name not in absent]
     for name in names:
         files = {"metadata": METADATA[name], "graph": f"{name}.onnx", "golden": f"{name}.golden.json"}
         for file in files.values():
             shutil.copy(_HOME[name] / file, path / file)
         _thin_out(path / files["golden"])
         entries.append({"detector": f"DETECTOR_{name.upper()}", **files})
-    ensemble, threshold = parameters(weights), midpoint_below(0.3)
+    ensemble, threshold = parameters(weights, layout), midpoint_below(0.3)
     windowed = LSTM in weights
     cases = _cases(ensemble, threshold, absent, windowed)
-    (path / METADATA_FILE).write_text(json.dumps(_metadata(ensemble, threshold, cases, windowed)))
+    metadata = _metadata(ensemble, threshold, cases, windowed)
+    metadata["graph"]["layout"] = layout
+    (path / METADATA_FILE).write_text(json.dumps(metadata))
     flags = {"ensemble": "A golden case of a member, answered by plain Python."}
     golden = {"schema_version": 1, "model_type": ENSEMBLE, "flags": flags, "cases": cases}
     (path / GOLDEN_FILE).write_text(json.dumps(golden))
     entries.append({"detector": "DETECTOR_ENSEMBLE", "metadata": METADATA_FILE, "golden": GOLDEN_FILE})
+    entries.sort(key=lambda entry: model_pb2.Detector.Value(entry["detector"]))
     (path / "manifest.json").write_text(json.dumps({"schema_version": 1, "models": entries, "files": []}))
     digest(path)
     return path

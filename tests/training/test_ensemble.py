@@ -1,16 +1,19 @@
-"""The ensemble: the common scale, joined scores, fitted weights, publishing beside its members (EN1 to EN7)."""
+"""The ensemble: the common scale, joined scores, fitted weights, publishing beside its members (EN1 to EN8)."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner, Result
@@ -21,7 +24,7 @@ from dwcp_sidecar.audit import is_midpoint
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.verdicts import Explain
-from dwcp_training.calibrate import midpoint_below
+from dwcp_training.calibrate import midpoint_below, midpoint_threshold
 from dwcp_training.cli import app
 from dwcp_training.cli_options import weights_of
 from dwcp_training.data import DataError, DataErrorCode, Telemetry, forest_rows, labelled_series, write_csv
@@ -30,7 +33,7 @@ from dwcp_training.detectors.ensemble import EnsembleReference, fit_ensemble, on
 from dwcp_training.detectors.fitted_weights import fit_weights, grid
 from dwcp_training.detectors.member_scores import items_of, members_of
 from dwcp_training.golden.make import boundary_distance
-from dwcp_training.pipeline import Trained, fit, train
+from dwcp_training.pipeline import Trained, export, fit, train
 from dwcp_training.profiles import (
     EnsembleDefaults,
     IsolationForestDefaults,
@@ -40,6 +43,7 @@ from dwcp_training.profiles import (
     load_profile,
 )
 from dwcp_training.profiles.errors import ProfileError
+from tests.conformance.reference.ensemble import EnsembleOracle
 from tests.training.conftest import leave_out_cross_checks
 
 WEIGHTS = {"isolation_forest": 0.5, "local_outlier_factor": 0.3, "one_class_svm": 0.2}
@@ -69,7 +73,7 @@ def copied(joined: tuple[Path, Trained], tmp_path: Path) -> Path:
 
 
 def by_hand(models: ModelSet, items: np.ndarray) -> list[tuple[float, list[float], list[float]]]:
-    """EN3, EN4 and EN7 in plain Python: score, contributions and expected of each item."""
+    """EN4, EN7 and EN8 in plain Python: score, contributions and expected of each item."""
     members = models.metadata["ensemble"].ensemble.members
     found = []
     for item in items:
@@ -77,7 +81,8 @@ def by_hand(models: ModelSet, items: np.ndarray) -> list[tuple[float, list[float
         for member in members:
             model = models.model(detectors.NAMES[member.detector])
             verdict = model.score(item[-model.timesteps :].tolist(), Explain.ALWAYS)
-            n.append(min(max((float(verdict.scores[0]) - member.low) / (member.high - member.low), 0.0), 1.0))
+            u = max(0.0, (float(verdict.scores[0]) - member.low) / (member.threshold - member.low))
+            n.append(u / (u + 7 / 3))
             verdicts.append(verdict)
         shares = [member.weight * value for member, value in zip(members, n, strict=True)]
         total = sum(shares)
@@ -113,9 +118,19 @@ def test_scores_are_those_of_the_rules(joined: tuple[Path, Trained]) -> None:
     assert np.array_equal(reference.scores(items), found.scores)
 
 
+def test_the_reference_of_the_judge_says_the_same(joined: tuple[Path, Trained]) -> None:
+    """It takes the scales from the members, not from the metadata of the ensemble."""
+    items = ROWS.values[:60, np.newaxis] * np.random.default_rng(4).choice([1, 1, 1.5, 3, 100], (60, 1, 7))
+    served = ModelSet.open(joined[0]).model("ensemble").run(items, Explain.ALWAYS)
+    said = EnsembleOracle(joined[0]).evaluate(items)
+    assert np.array_equal(said.scores.astype(np.float32), served.scores)
+    assert np.array_equal(said.contributions.astype(np.float32), served.contributions)
+    assert np.array_equal(said.expected.astype(np.float32), served.expected)
+
+
 def test_metadata(joined: tuple[Path, Trained]) -> None:
     metadata = joined[1].models.metadata["ensemble"]
-    assert metadata.graph == model_pb2.Graph(available=False, layout="ensemble.v1")
+    assert metadata.graph == model_pb2.Graph(available=False, layout="ensemble.v2")
     assert not metadata.HasField("scaler")
     assert not metadata.reference_values
     assert not metadata.HasField("timesteps")
@@ -129,8 +144,7 @@ def test_metadata(joined: tuple[Path, Trained]) -> None:
         assert member.weight == WEIGHTS[name]
         assert member.threshold == others[name].threshold
         assert member.low == np.median(np.array(others[name].calibration.scores, np.float64))
-        at_threshold = (member.threshold - member.low) / (member.high - member.low)
-        assert at_threshold == pytest.approx(0.3, rel=1e-12)
+        assert member.high == 0
     assert [m.detector for m in metadata.ensemble.members] == sorted(m.detector for m in metadata.ensemble.members)
 
 
@@ -166,9 +180,56 @@ def test_golden_vectors_keep_the_margin_of_the_members_too(joined: tuple[Path, T
 
 
 def test_the_common_scale() -> None:
-    scores = np.array([0, 1, 1.5, 2, 3, 1e30], np.float32)
-    assert on_common_scale(scores, 1.0, 3.0).tolist() == [0, 0, 0.25, 0.5, 1, 1]
+    scores = np.array([0, 1, 2, 3, 15, 1e30], np.float32)
+    assert on_common_scale(scores, 1.0, 3.0) == pytest.approx([0, 0, 3 / 17, 0.3, 0.75, 1], rel=1e-15)
     assert weighted_mean(np.array([[0.0, 1.0, 0.5], [1.0, 1.0, 0.25]]), [0.75, 0.25]).tolist() == [0.25, 1.0, 0.4375]
+
+
+NUMBERS = st.floats(0, float(np.float32(1e38)), width=32)
+
+
+@given(NUMBERS, NUMBERS, st.lists(NUMBERS, min_size=2, max_size=20))
+def test_the_common_scale_keeps_the_order_of_scores(a: float, b: float, scores: list[float]) -> None:
+    """EN8: monotone, 0 up to `low`, 0.3 at the threshold, and no upper end within reach."""
+    low, near = sorted((a, b))
+    threshold = midpoint_threshold(max(near, 1e-30))
+    if not low < threshold:
+        low = 0.0
+    ascending = np.sort(np.array(scores, np.float32))
+    n = on_common_scale(ascending, low, threshold)
+    assert np.isfinite(n).all()
+    assert (np.diff(n) >= -1e-15).all()
+    assert (n >= 0).all()
+    wide = ascending.astype(np.float64)  # as the scale is: in float32 a midpoint is rounded to its neighbour
+    assert (n[wide <= low] == 0).all()
+    assert (n[wide < threshold] <= 0.3 + 1e-15).all()
+    assert (n[wide > threshold] >= 0.3 - 1e-15).all()
+    assert (n[(wide - low) < 1e6 * (threshold - low)] < 1).all()
+
+
+def test_two_scores_above_the_threshold_stay_apart() -> None:
+    """Where `ensemble.v1` calls both 1, the higher one stays the higher one (EN8)."""
+    scores = np.array([1, 2, 5, 10, 100, 1e4, 1e6], np.float32)
+    n = on_common_scale(scores, 0.0, midpoint_below(1.0))
+    published = n.astype(np.float32)
+    assert (np.diff(published) > 0).all()
+    assert n[3] == pytest.approx(30 / 37, rel=1e-6)  # ten times the threshold
+    assert np.interp(0.7, n, scores) < 10
+    critical = np.array([5.44, 5.45], np.float32)  # what the default of critical_threshold means
+    assert (on_common_scale(critical, 0.0, 1.0) > 0.7).tolist() == [False, True]
+
+
+def test_what_an_ensemble_says_does_not_depend_on_its_batch(joined: tuple[Path, Trained]) -> None:
+    model = ModelSet.open(joined[0]).model("ensemble")
+    rng = np.random.default_rng(5)
+    items = ROWS.values[:50, np.newaxis] * rng.choice([1, 1, 1.5, 3, 100], (50, 1, 7))
+    together = model.run(items, Explain.ALWAYS)
+    for k in range(0, 50, 7):
+        alone = model.run(items[k : k + 1], Explain.ALWAYS)
+        single = model.verdict_of(items[k], Explain.ALWAYS)
+        assert alone.scores[0] == together.scores[k] == np.float32(single.score)
+        assert np.array_equal(alone.contributions[0], together.contributions[k])
+        assert single.contributions == together.contributions[k].tolist()
 
 
 @pytest.mark.parametrize("number", [0.3, 0.7, 0.5, 1.0, 1e-3, 0.1, 1 / 3])
@@ -357,12 +418,46 @@ def test_it_refuses_a_member_in_the_tolerance_class(joined: tuple[Path, Trained]
     assert "--precision float64" in refused(joined[0], "TOLERANCE class").remedy
 
 
-def test_it_refuses_a_threshold_below_the_median(joined: tuple[Path, Trained], monkeypatch: Any) -> None:
-    opened = ModelSet.open(joined[0])
-    metadata = opened.metadata["local_outlier_factor"]
-    metadata.threshold = float(metadata.calibration.scores[0])
+def alarming_on_half(models: Path, names: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened from now on, these detectors have a threshold below the median of their held-out scores."""
+    opened = ModelSet.open(models)
+    for name in names:
+        metadata = opened.metadata[name]
+        metadata.threshold = float(metadata.calibration.scores[0])
     monkeypatch.setattr("dwcp_training.detectors.ensemble.ModelSet.open", lambda _: opened)
-    assert refused(joined[0], "half of all normal data alarms").field == "local_outlier_factor"
+
+
+def test_a_member_that_alarms_on_half_of_normal_data_is_left_out(
+    joined: tuple[Path, Trained], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its threshold is not above `low`, so that the scale of EN8 has no place for it."""
+    alarming_on_half(joined[0], ["local_outlier_factor"], monkeypatch)
+    metadata = fit("ensemble", ROWS, EnsembleDefaults(weights=WEIGHTS), models=joined[0]).metadata
+    found = {detectors.NAMES[m.detector]: m.weight for m in metadata.ensemble.members}
+    assert found == {"isolation_forest": pytest.approx(5 / 7), "one_class_svm": pytest.approx(2 / 7)}
+    warning = "local_outlier_factor is left out of the ensemble: its threshold"
+    assert [text for text in metadata.training.warnings if text.startswith(warning)]
+    assert warning in caplog.text
+
+
+def test_one_member_that_remains_is_an_ensemble_by_itself(
+    joined: tuple[Path, Trained], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EN1 asks for members, not for several."""
+    alarming_on_half(joined[0], ["local_outlier_factor", "one_class_svm"], monkeypatch)
+    fitted = fit("ensemble", ROWS, EnsembleDefaults(), models=joined[0])
+    (member,) = fitted.metadata.ensemble.members
+    assert (detectors.NAMES[member.detector], member.weight) == ("isolation_forest", 1.0)
+    golden = export("ensemble", fitted, 42)[0].golden
+    assert golden is not None
+    assert len(golden.cases) > 50
+
+
+def test_it_refuses_when_all_members_alarm_on_half(joined: tuple[Path, Trained], monkeypatch: Any) -> None:
+    alarming_on_half(joined[0], list(WEIGHTS), monkeypatch)
+    error = refused(joined[0], "no detector can be a member; isolation_forest: its threshold")
+    assert error.field == "models"
+    assert "--alarm-budget" in error.remedy
 
 
 @pytest.mark.parametrize(
@@ -402,8 +497,8 @@ def invoke(*arguments: str | Path) -> Result:
 @pytest.mark.slow  # a new process for each command
 def test_command(copied: Path, tmp_path: Path) -> None:
     write_csv(ROWS, tmp_path / "normal.csv")
-    given = "isolation_forest=0.25,local-outlier-factor=0.25,one_class_svm=0.5"
-    result = invoke("--models", copied, "--data", tmp_path / "normal.csv", "--weights", given)
+    weights = "isolation_forest=0.25,local-outlier-factor=0.25,one_class_svm=0.5"
+    result = invoke("--models", copied, "--data", tmp_path / "normal.csv", "--weights", weights)
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.replace("│", " ").split())  # the table breaks lines where it has to
     assert "isolation_forest 0.25, local_outlier_factor 0.25, one_class_svm 0.5" in said

@@ -632,9 +632,10 @@ def rows_to_test() -> np.ndarray:
 
 
 def scaled(detector: Detector, scores: np.ndarray) -> np.ndarray:
-    """EN3, from what is public about a member."""
+    """EN8, from what is public about a member."""
     low = np.median(np.array(detector.metadata.calibration.scores, np.float64))
-    return np.clip((scores.astype(np.float64) - low) / (detector.threshold - low) * 0.3, 0, 1)
+    u = np.maximum((scores.astype(np.float64) - low) / (detector.threshold - low), 0)
+    return u / (u + 7 / 3)
 
 
 def test_the_ensemble_snippet(members: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -662,6 +663,26 @@ def test_the_ensemble_snippet(members: dict[str, Any], capsys: pytest.CaptureFix
     assert np.array_equal(result["alert_levels"], wanted)
     assert len(set(wanted)) > 1
     assert ensemble.weights == {"dense_autoencoder": 0.5, "isolation_forest": 0.3, "lstm_classifier": 0.2}
+
+
+def test_a_member_that_alarms_on_half_of_normal_data_is_left_out(
+    members: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    moved = IsolationForestDetector(profile="industrial").train_model(normal_rows(400))
+    moved.metadata.threshold = float(moved.metadata.calibration.scores[0])
+    rest = {"autoencoder": members["autoencoder"], "lstm": members["lstm"]}
+    ensemble = EnsembleDetector(**rest, isolation_forest=moved)
+    result = ensemble.predict(rows_to_test())
+    assert list(ensemble.left_out) == ["isolation_forest"]
+    assert "isolation_forest is left out of the ensemble: its threshold" in caplog.text
+    assert result["iforest_scores"] is None
+    assert np.array_equal(
+        result["ensemble_scores"], EnsembleDetector(**rest).predict(rows_to_test())["ensemble_scores"]
+    )
+    assert not EnsembleDetector(**members).left_out
+    alone = EnsembleDetector(isolation_forest=moved)
+    with pytest.raises(DataError, match="no detector can be a member"):
+        alone.predict(rows_to_test())
 
 
 def test_weights_by_default_and_of_missing_members(members: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""An ensemble: the published scores of its members on a common scale, joined by weights (rules EN1 to EN7)."""
+"""An ensemble: the published scores of its members on a common scale, joined by weights (rules EN1 to EN8)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,12 +8,16 @@ import numpy as np
 
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar import detectors
+from dwcp_sidecar.audit.ensemble import FIRST_LAYOUT
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.verdicts import Explain, MemberVerdict, MemberVerdicts, Verdict, Verdicts
 
 ABSENT = "it is not part of the set"
 """Why a member is missing that the set does not have."""
+
+KNEE = 7 / 3
+"""What makes 0.3 of a score that is as far above `low` as the threshold is: 1 / (1 + 7/3) (EN8)."""
 
 
 class Ensemble(Scorer):
@@ -32,7 +36,8 @@ class Ensemble(Scorer):
         reasons: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(metadata)
-        self.members = [_Member.of(entry, models, reasons or {}) for entry in metadata.ensemble.members]
+        kind = _ClampedMember if metadata.graph.layout == FIRST_LAYOUT else _Member
+        self.members = [kind.of(entry, models, reasons or {}) for entry in metadata.ensemble.members]
         self.scores_apart = any(member.model is not None and member.model.scores_apart for member in self.members)
 
     def score_batch(self, rows: Any, explain: Explain = Explain.NEVER, *, series: bool = False) -> Verdicts:
@@ -170,11 +175,12 @@ class Ensemble(Scorer):
 
 @dataclass(frozen=True)
 class _Member:
-    """A member as the metadata have it, and its model unless it is missing."""
+    """A member as the metadata have it, and its model unless it is missing. Its scale is that of EN8."""
 
     name: str
     detector: int
     weight: float
+    threshold: float
     low: float
     high: float
     model: Scorer | None
@@ -185,16 +191,18 @@ class _Member:
         name = detectors.NAMES[entry.detector]
         model = models.get(name)
         missing = "" if model is not None else reasons.get(name, ABSENT)
-        return cls(name, entry.detector, entry.weight, entry.low, entry.high, model, missing)
+        return cls(name, entry.detector, entry.weight, entry.threshold, entry.low, entry.high, model, missing)
 
     def normalized(self, score: float) -> float:
-        """A published score on the common scale (EN3)."""
-        return min(max(0.0, (score - self.low) / (self.high - self.low)), 1.0)
+        """A published score on the common scale: 0 up to `low`, below 1 however high."""
+        u = max(0.0, (score - self.low) / (self.threshold - self.low))
+        return u / (u + KNEE)
 
     def all_normalized(self, scores: np.ndarray) -> np.ndarray:
         """Likewise of float32 `[n]`, float64 `[n]`."""
-        n = (scores.astype(np.float64) - self.low) / (self.high - self.low)
-        return np.minimum(np.where(n > 0, n, 0.0), 1.0)
+        u = (scores.astype(np.float64) - self.low) / (self.threshold - self.low)
+        u = np.where(u > 0, u, 0.0)
+        return u / (u + KNEE)
 
     def at_first(self, explain: Explain) -> Explain:
         """What to ask for before the score of the ensemble is known. Most explanations fall out of the score, so that
@@ -223,6 +231,17 @@ class _Member:
         """Likewise of those items that are marked in bool `[n]`."""
         assert self.model is not None
         return self.model.run(self.parts(items[rows]), Explain.ALWAYS)
+
+
+class _ClampedMember(_Member):
+    """A member of an `ensemble.v1`, whose common scale ends at 1 (EN3)."""
+
+    def normalized(self, score: float) -> float:
+        return min(max(0.0, (score - self.low) / (self.high - self.low)), 1.0)
+
+    def all_normalized(self, scores: np.ndarray) -> np.ndarray:
+        n = (scores.astype(np.float64) - self.low) / (self.high - self.low)
+        return np.minimum(np.where(n > 0, n, 0.0), 1.0)
 
 
 @dataclass

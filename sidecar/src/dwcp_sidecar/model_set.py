@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 from dwcp.anomaly.v1 import golden_pb2, model_pb2
 from dwcp_sidecar import detectors, protojson
@@ -18,6 +19,8 @@ from dwcp_sidecar.signatures import SIGNATURE, PublicKeys
 
 MANIFEST = "manifest.json"
 _AGAIN = "Publish the set again."
+
+T = TypeVar("T")
 
 
 class ModelSet:
@@ -72,7 +75,7 @@ class ModelSet:
         contents = _check_files(folder, manifest)
         models: dict[str, Scorer] = {}
         metadatas, goldens = {}, {}
-        for entry in manifest.models:  # in the order of the enum: an ensemble comes after its members
+        for entry in _ensemble_last(manifest):
             metadata = protojson.parse(contents[entry.metadata], model_pb2.ModelMetadata(), entry.metadata)
             audit_metadata(metadata, entry.metadata)
             if detectors.NAMES[entry.detector] != metadata.model_type or metadata.graph.file != entry.graph:
@@ -94,6 +97,7 @@ class ModelSet:
             audit_golden(golden, metadata.model_type, entry.golden)
             if model is not None:
                 models[model.name], goldens[model.name] = model, golden
+        metadatas, models, goldens = (_in_order(found) for found in (metadatas, models, goldens))
         if self_test:
             files = {detectors.NAMES[entry.detector]: entry.golden for entry in manifest.models}
             for name, model in models.items():
@@ -122,6 +126,16 @@ class ModelSet:
     def why_not(self, name: str) -> str:
         """Why a detector that is not among `models` cannot be scored."""
         return _why_not(name, self.metadata)
+
+
+def _ensemble_last(manifest: model_pb2.Manifest) -> list[model_pb2.ModelEntry]:
+    """The models of a set in an order in which they can be opened: an ensemble joins others, whatever their numbers."""
+    return sorted(manifest.models, key=lambda entry: entry.detector == model_pb2.DETECTOR_ENSEMBLE)
+
+
+def _in_order(found: Mapping[str, T]) -> dict[str, T]:
+    """What was found by detector, in the order of the enum, as the manifest has it."""
+    return {name: found[name] for name in detectors.BY_NAME if name in found}
 
 
 def _joined(

@@ -1,4 +1,4 @@
-"""An ensemble of the references of its members (EN1 to EN7): what they would publish, joined in numpy."""
+"""An ensemble of the references of its members (EN1 to EN8): what they would publish, joined in numpy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,12 +33,15 @@ MEMBERS: dict[str, type[Reference]] = {
 """Detector that can be a member to its reference."""
 
 _ALARM = 0.3
-"""Where a member's threshold lies on the common scale (EN3)."""
+"""Where a member's threshold lies on the common scale (EN3, EN8)."""
+
+_CLAMPED = "ensemble.v1"
+"""The layout whose common scale ends at 1 (EN3)."""
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A member with its scale, anew from its own metadata."""
+    """A member with its scale, anew from its own metadata. `high` is 0 where the scale has no upper end (EN8)."""
 
     reference: Reference
     weight: float
@@ -46,16 +49,21 @@ class _Member:
     high: float
 
     @classmethod
-    def of(cls, models: Path, entry: model_pb2.EnsembleMember) -> "_Member":
+    def of(cls, models: Path, entry: model_pb2.EnsembleMember, layout: str) -> "_Member":
         reference = MEMBERS[DETECTORS[entry.detector - 1]](models)
         low = float(np.median(np.array(reference.metadata.calibration.scores, np.float64)))
-        return cls(reference, entry.weight, low, low + (reference.metadata.threshold - low) / _ALARM)
+        high = low + (reference.metadata.threshold - low) / _ALARM if layout == _CLAMPED else 0.0
+        return cls(reference, entry.weight, low, high)
 
     def evaluate(self, items: Floats) -> Evaluation:
         return self.reference.evaluate(items[:, -self.reference.timesteps :])
 
     def normalized(self, scores: Floats) -> Floats:
-        return np.clip((_published(scores) - self.low) / (self.high - self.low), 0.0, 1.0)
+        above = _published(scores) - self.low
+        if self.high:
+            return np.clip(above / (self.high - self.low), 0.0, 1.0)
+        u = np.clip(above / (self.reference.metadata.threshold - self.low), 0.0, None)
+        return u / (u + 7 / 3)
 
 
 class EnsembleOracle(Reference):
@@ -68,7 +76,7 @@ class EnsembleOracle(Reference):
     def __init__(self, models: Path) -> None:
         super().__init__(models, ENSEMBLE)
         entries = [e for e in self.metadata.ensemble.members if DETECTORS[e.detector - 1] in self.served]
-        self._members = [_Member.of(models, entry) for entry in entries]
+        self._members = [_Member.of(models, entry, self.metadata.graph.layout) for entry in entries]
         for entry, member in zip(entries, self._members, strict=True):
             if (entry.low, entry.high) != (member.low, member.high):
                 name = member.reference.detector

@@ -1,4 +1,4 @@
-"""Ensemble: parameters, and whether the members in the set are those it was made for (rules EN1 to EN7)."""
+"""Ensemble: parameters, and whether the members in the set are those it was made for (rules EN1 to EN8)."""
 
 import math
 from collections.abc import Mapping
@@ -10,8 +10,14 @@ from dwcp_sidecar.audit.checks import Require, check_timesteps, is_finite, is_mi
 NAME = "ensemble"
 """The detector that has no graph of its own (EN7)."""
 
-LAYOUT = "ensemble.v1"
-"""What its metadata say in the place of a graph's layout."""
+LAYOUT = "ensemble.v2"
+"""What the metadata of a new ensemble say in the place of a graph's layout (EN8)."""
+
+FIRST_LAYOUT = "ensemble.v1"
+"""That of ensembles whose common scale ends at 1 (EN3)."""
+
+LAYOUTS = (FIRST_LAYOUT, LAYOUT)
+"""Those that are read."""
 
 WEIGHT_SLACK = 1e-9
 """How far from 1 the sum of the weights may be (EN1)."""
@@ -25,12 +31,12 @@ def check_nothing_of_its_own(metadata: model_pb2.ModelMetadata, require: Require
     graph = metadata.graph
     described = graph.available or graph.file or graph.unavailable_reason or graph.precision or graph.operator_counts
     require(not described, "graph describes a graph, which an ensemble does not have (EN7)")
-    require(graph.layout == LAYOUT, f"graph.layout is {graph.layout!r}, not {LAYOUT}")
+    require(graph.layout in LAYOUTS, f"graph.layout is {graph.layout!r}, not {' or '.join(LAYOUTS)}")
     require(metadata.parity_class == model_pb2.PARITY_CLASS_EXACT, "parity_class is not EXACT (EN4)")
 
 
 def check_parameters(metadata: model_pb2.ModelMetadata, require: Require) -> None:
-    """Checks what can be seen without the members: weights, scales and levels (EN1, EN3, EN5)."""
+    """Checks what can be seen without the members: weights, scales and levels (EN1, EN3, EN5, EN8)."""
     if metadata.HasField("timesteps"):
         check_timesteps(metadata, require)
     members = metadata.ensemble.members
@@ -43,8 +49,13 @@ def check_parameters(metadata: model_pb2.ModelMetadata, require: Require) -> Non
         require(in_order, f"{at} is detector {member.detector}, which is unknown, there twice or out of order")
         require(0 < member.weight < math.inf, f"{at}.weight {member.weight!r} is not a number above 0 (EN1)")
         require(math.isfinite(member.threshold), f"{at}.threshold is {member.threshold!r}")
-        rising = is_finite([member.low, member.high]) and member.low < member.high
-        require(rising, f"{at}.high {member.high!r} is not a number above low, {member.low!r} (EN3)")
+        rising = math.isfinite(member.low) and member.low < member.threshold
+        require(rising, f"{at}.threshold {member.threshold!r} is not above low, {member.low!r} (EN8)")
+        if metadata.graph.layout == FIRST_LAYOUT:
+            rising = is_finite([member.low, member.high]) and member.low < member.high
+            require(rising, f"{at}.high {member.high!r} is not a number above low, {member.low!r} (EN3)")
+        else:
+            require(member.high == 0, f"{at}.high is {member.high!r}, and {LAYOUT} has no upper end: 0 (EN8)")
         last = member.detector
     total = 0.0
     for member in members:

@@ -1,6 +1,7 @@
-"""Ensemble: members' published scores on a common scale, joined by weights (S4-5, S4-6; rules EN1 to EN7)."""
+"""Ensemble: members' published scores on a common scale, joined by weights (S4-5, S4-6; rules EN1 to EN8)."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,17 @@ from dwcp_training.detectors.fitted_weights import FittedWeights, fit_weights
 from dwcp_training.detectors.member_scores import Member, items_of, members_of
 from dwcp_training.profiles import EnsembleDefaults
 
-NAME = "ensemble"
-LAYOUT = "ensemble.v1"
+log = logging.getLogger("dwcp.training")
 
-ALARM = 0.3
-"""Where the threshold of each member lies on the common scale (EN3)."""
+NAME = "ensemble"
+LAYOUT = "ensemble.v2"
+
+KNEE = 7 / 3
+"""What makes 0.3 of a member's threshold on the common scale: 1 / (1 + 7/3) (EN8)."""
 
 
 class EnsembleReference:
-    """EN3, EN4 and EN7 in numpy float64 on the members' published scores.
+    """EN4, EN7 and EN8 in numpy float64 on the members' published scores.
 
     Args:
         members: in the order of the metadata.
@@ -46,7 +49,7 @@ class EnsembleReference:
 
     def _on_common_scale(self, published: Sequence[NDArray[np.float32]]) -> Floats:
         entries = self._metadata.ensemble.members
-        return np.array([on_common_scale(s, e.low, e.high) for s, e in zip(published, entries, strict=True)])
+        return np.array([on_common_scale(s, e.low, e.threshold) for s, e in zip(published, entries, strict=True)])
 
     def scores(self, items: Floats) -> Floats:
         """Unrounded scores, float64 `[n]` (EN4)."""
@@ -82,9 +85,10 @@ class EnsembleReference:
         return [entry.weight for entry in self._metadata.ensemble.members]
 
 
-def on_common_scale(scores: NDArray[np.float32], low: float, high: float) -> Floats:
-    """EN3, float64 `[n]`."""
-    return np.clip((scores.astype(np.float64) - low) / (high - low), 0.0, 1.0)
+def on_common_scale(scores: NDArray[np.float32], low: float, threshold: float) -> Floats:
+    """EN8, float64 `[n]`: 0 up to `low`, 0.3 at the threshold, and towards 1 beyond."""
+    u = np.maximum((scores.astype(np.float64) - low) / (threshold - low), 0.0)
+    return u / (u + KNEE)
 
 
 def weighted_mean(normalized: Floats, weights: Sequence[float]) -> Floats:
@@ -116,6 +120,9 @@ def fit_ensemble(
         labelled: rows with labels that the weights are fitted on instead.
         given: the weights were asked for one by one: each must be there. Else those that are not are left out.
 
+    A member that alarms on half of its own held-out data has no place on the common scale (EN8): it is left out, which
+    the training record says, as long as another one remains.
+
     Raises:
         DataError: too few members, or one that cannot be one; the features of members or rows differ; too few rows.
         ContractError: there is no whole model set in the folder.
@@ -124,6 +131,12 @@ def fit_ensemble(
     weights, left_out = _weights(opened, settings, given=given)
     members = members_of(opened, weights)
     _check_features(opened, members, telemetry, labelled)
+    unfit = without_scale({member.name: member.model.metadata for member in members})
+    for name, why in unfit.items():
+        left_out.append(f"{name} is left out of the ensemble: {why}")
+        log.warning(left_out[-1])
+    members = [member for member in members if member.name not in unfit]
+    weights = shared({member.name: weights[member.name] for member in members})
     timesteps = max(member.model.timesteps for member in members)
     metadata = joined_metadata([member.model for member in members], settings)
     metadata.cadence_seconds = telemetry.cadence_seconds or 0.0
@@ -132,7 +145,7 @@ def fit_ensemble(
     metadata.training.seed = settings.seed
     progress(0, 3, "scales of the members")
     for member in members:
-        metadata.ensemble.members.append(scale_of(member, weights[member.name]))
+        metadata.ensemble.members.append(scale_of(member.model.metadata, weights[member.name]))
 
     share = min([HELD_OUT, *(_held_out(member.model.metadata) for member in members)])
     metadata.training.warnings.extend(_strangers(members, telemetry))
@@ -207,10 +220,15 @@ def _weights(opened: ModelSet, settings: EnsembleDefaults, *, given: bool) -> tu
                 "it is in the TOLERANCE class, and members of an ensemble have scores that are the same everywhere.",
                 "Train it with --precision float64, or name other members with --weights.",
             )
-    total = sum(present.values())
     left_out = [f"{name} is not in the set; the others share its weight." for name in missing]
     left_out += [f"{name} has no weight and is no member." for name in usable if name not in present]
-    return {name: weight / total for name, weight in present.items()}, left_out
+    return shared(present), left_out
+
+
+def shared(weights: Mapping[str, float]) -> dict[str, float]:
+    """The same weights, one to another, summing to 1 (EN1)."""
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def _check_features(
@@ -255,24 +273,45 @@ def joined_metadata(models: Sequence[Scorer], settings: EnsembleDefaults) -> mod
     return metadata
 
 
-def scale_of(member: Member, weight: float) -> model_pb2.EnsembleMember:
-    """EN3: the median of the calibration becomes 0, the threshold 0.3."""
-    metadata = member.model.metadata
-    low = float(np.median(np.array(metadata.calibration.scores, np.float64)))
-    if not metadata.threshold > low:
-        raise DataError(
-            member.name,
-            f"its threshold {metadata.threshold:g} is not above {low:g}, the median score of held-out normal data: "
-            "half of all normal data alarms.",
-            "Train it with less contamination or a higher percentile, or name other members with --weights.",
-        )
+def scale_of(metadata: model_pb2.ModelMetadata, weight: float) -> model_pb2.EnsembleMember:
+    """A member with its scale, from its own metadata: the median of the calibration becomes 0, the threshold 0.3."""
     return model_pb2.EnsembleMember(
-        detector=detectors.BY_NAME[member.name],
+        detector=detectors.BY_NAME[metadata.model_type],
         weight=weight,
         threshold=metadata.threshold,
-        low=low,
-        high=low + (metadata.threshold - low) / ALARM,
+        low=_median(metadata),
     )
+
+
+def without_scale(members: Mapping[str, model_pb2.ModelMetadata]) -> dict[str, str]:
+    """Members that have no place on the common scale, and why: their threshold is not above the median of held-out
+    normal scores (EN8).
+
+    Args:
+        members: name to metadata.
+
+    Raises:
+        DataError: none has one.
+    """
+    found = {
+        name: f"its threshold {metadata.threshold:g} is not above {_median(metadata):g}, the median score of held-out "
+        "normal data: half of all normal data alarms."
+        for name, metadata in members.items()
+        if not metadata.threshold > _median(metadata)
+    }
+    if len(found) == len(members):
+        raise DataError(
+            "models",
+            "no detector can be a member; " + " ".join(f"{name}: {why}" for name, why in found.items()),
+            "The end of the data is unlike the rest: train on data that is normal to its end, or set the thresholds "
+            "from the held-out end, with --alarm-budget.",
+        )
+    return found
+
+
+def _median(metadata: model_pb2.ModelMetadata) -> float:
+    """`low` of EN3 and EN8: the median of the calibration scores."""
+    return float(np.median(np.array(metadata.calibration.scores, np.float64)))
 
 
 def _held_out(metadata: model_pb2.ModelMetadata) -> float:

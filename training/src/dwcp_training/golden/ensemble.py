@@ -37,7 +37,7 @@ def ensemble_drafts(
     shifted = _shifted(items, rng)
     normalized = reference.normalized(shifted)
     for k, member in enumerate(reference.members):
-        others = np.delete(normalized, k, axis=0).max(axis=0)
+        others = np.delete(normalized, k, axis=0).max(axis=0, initial=0.0)  # it may be the only member
         for name, words, chosen in (
             ("alone", "stands out most from the others", int(np.argmax(normalized[k] - others))),
             ("silent", "says least beside the others", int(np.argmax(others - normalized[k]))),
@@ -63,7 +63,7 @@ def ensemble_drafts(
             start = ascending[k % max(1, len(ascending) // 2)]  # one of the lower half
             if not alarms(decides, start):
                 yield from way_drafts(decides, start, shifted[chosen], f"threshold/{level}/way_{k}")
-    yield from _kinks(reference, ascending[0], shifted, normalized)
+    yield from _kinks(reference, ascending, shifted, normalized)
 
 
 class _Above:
@@ -98,21 +98,30 @@ def _shifted(items: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _kinks(reference: EnsembleReference, normal: Floats, shifted: Floats, normalized: Floats) -> Iterator[Draft]:
-    """For each member, items on either side of the place where its score on the common scale reaches 1 (EN3)."""
+    """For each member, items on either side of the place where its score on the common scale leaves 0, and the one
+    where it is highest (EN8)."""
+    of_normal = reference.normalized(normal)
     for k, member in enumerate(reference.members):
-        full = np.flatnonzero(normalized[k] >= 1)
-        if not len(full) or reference.normalized(normal[np.newaxis])[k, 0] >= 1:
+        far = int(np.argmax(normalized[k]))
+        yield Draft(
+            f"clamp/{member.name}/highest",
+            f"Of the shifted items, the one where {member.name} is nearest to 1, which no score reaches.",
+            ("clamp",),
+            shifted[far],
+        )
+        silent, raised = np.flatnonzero(of_normal[k] == 0), np.flatnonzero(normalized[k] > 0)
+        if not len(silent) or not len(raised):
             continue
-        end = shifted[full[0]]
+        start, end = normal[silent[0]], shifted[raised[0]]
         low, high = bisected(
-            lambda share, k=k, end=end: bool(
-                reference.normalized((normal + share * (end - normal))[np.newaxis])[k, 0] >= 1
+            lambda share, k=k, start=start, end=end: bool(
+                reference.normalized((start + share * (end - start))[np.newaxis])[k, 0] > 0
             )
         )
-        for side, share in (("below", low), ("at", high)):
+        for side, share in (("at", low), ("above", high)):
             yield Draft(
                 f"clamp/{member.name}/{side}",
-                f"{member.name} is {side} the upper end of the common scale.",
+                f"{member.name} is {side} the lower end of the common scale.",
                 ("clamp",),
-                normal + share * (end - normal),
+                start + share * (end - start),
             )

@@ -1,5 +1,6 @@
-"""The ensemble: what several detectors say, on a common scale, joined by weights (S4-5, S4-6; EN1 to EN7)."""
+"""The ensemble: what several detectors say, on a common scale, joined by weights (S4-5, S4-6; EN1 to EN8)."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,8 +22,7 @@ from dwcp_training.calibrate import midpoint_threshold
 from dwcp_training.data.errors import DataError
 from dwcp_training.data.telemetry import Telemetry
 from dwcp_training.detectors.base import Progress, silent
-from dwcp_training.detectors.ensemble import joined_metadata, scale_of
-from dwcp_training.detectors.member_scores import Member
+from dwcp_training.detectors.ensemble import joined_metadata, scale_of, shared, without_scale
 from dwcp_training.interface.alignment import check_aligned
 from dwcp_training.interface.arrays import items_of, schema_for, table, telemetry_of
 from dwcp_training.interface.detector import Detector, candidate_of, changed, percentile_of
@@ -41,6 +41,8 @@ from dwcp_training.interface.sequences import as_series
 from dwcp_training.profiles import EnsembleDefaults, load_profile
 from dwcp_training.profiles.errors import ProfileError
 from dwcp_training.publish import Candidate, check_writable, publish
+
+log = logging.getLogger("dwcp.training")
 
 NAME = "ensemble"
 
@@ -121,6 +123,7 @@ class EnsembleDetector:
         self._telemetry: Telemetry | None = None
         self._published: _Published | None = None
         self._facts: dict[str, str] = {}
+        self._left_out: dict[str, str] = {}
         self._check_weights(self.settings)
 
     # --- weights ---
@@ -178,7 +181,7 @@ class EnsembleDetector:
             X: normal rows, or sequences, as for `predict`.
             percentile: share of their scores in percent that lies below.
             contamination: the same said otherwise, the share from 0 to 1 that lies above. Without either it is what the
-                profile has, 0.3: where each member alone would alarm (EN3).
+                profile has, 0.3: where each member alone would alarm (EN8).
 
         Returns:
             The threshold: a midpoint of two neighbouring float32 numbers (D2).
@@ -236,7 +239,7 @@ class EnsembleDetector:
             `ensemble_scores`, float32 `[m]`, 0 to 1, higher is worse; `alert_levels`, text `[m]`: `normal`, `warning`
             or `critical`; `autoencoder_scores`, `iforest_scores`, `lstm_scores` and `<name>_scores` of any other
             member: its scores on the common scale, float64 `[m]`, 0 to 1, with its own threshold at 0.3. None for a
-            missing one.
+            missing one, and for one that is left out (`left_out`).
 
         Raises:
             NotTrainedError: a member has no model yet, or there is none.
@@ -248,6 +251,7 @@ class EnsembleDetector:
         parts = [scorer.run(items, Explain.NEVER) for items in _items(X, X_sequences, scorer)]
         result["ensemble_scores"] = np.concatenate([part.scores for part in parts])
         result["alert_levels"] = np.array([LEVELS[level] for part in parts for level in part.levels.tolist()])
+        result |= {KEYS.get(name, f"{name}_scores"): None for name in self.members}
         first = parts[0].members
         assert first is not None
         for k, detector in enumerate(first.detectors):
@@ -324,6 +328,14 @@ class EnsembleDetector:
         return self._scorer("metadata").metadata
 
     @property
+    def left_out(self) -> dict[str, str]:
+        """Detectors that were given and are no members, with the reason: the threshold of such a one is not above the
+        median of its held-out normal scores, so that it has no place on the common scale (EN8). The others share its
+        weight. Raises as `metadata` does."""
+        self._scorer("left_out")
+        return dict(self._left_out)
+
+    @property
     def facts(self) -> dict[str, str]:
         """What a person wants to know of the ensemble that was saved last, label to text; empty before."""
         return dict(self._facts)
@@ -331,7 +343,9 @@ class EnsembleDetector:
     @property
     def sequence_length(self) -> int | None:
         """Rows in a sequence: the longest of the members'; None where none has one."""
-        return max((member.sequence_length or 0 for member in self.members.values()), default=0) or None
+        left_out = self._without_scale()
+        lengths = [member.sequence_length or 0 for name, member in self.members.items() if name not in left_out]
+        return max(lengths, default=0) or None
 
     # --- inside ---
 
@@ -354,6 +368,12 @@ class EnsembleDetector:
 
     def _models(self) -> dict[str, Any]:
         return {name: member.model for name, member in self.members.items()}
+
+    def _without_scale(self) -> dict[str, str]:
+        """Members, of those that have a model, that have no place on the common scale, and why; raises as
+        `without_scale`."""
+        trained = {name: model.metadata for name, model in self._models().items() if model is not None}
+        return without_scale(trained) if trained else {}
 
     def _scorer(self, asked: str) -> Scorer:
         """What scores; raises as `predict` does where there is nothing."""
@@ -392,11 +412,17 @@ class EnsembleDetector:
                 raise DetectorError(
                     name, "it is in the TOLERANCE class, and an ensemble is exact (EN4).", "Train it in float64."
                 )
-        wanted = self.settings.weights or dict.fromkeys(models, 1.0)
-        total = sum(weight for name, weight in wanted.items() if name in models)
-        metadata = joined_metadata(list(models.values()), self.settings)
+        left_out = self._without_scale()
+        if left_out != self._left_out:
+            for name, why in left_out.items():
+                log.warning("%s is left out of the ensemble: %s", name, why)
+            self._left_out = left_out
+        members = {name: model for name, model in models.items() if name not in left_out}
+        wanted = self.settings.weights or dict.fromkeys(members, 1.0)
+        metadata = joined_metadata(list(members.values()), self.settings)
         metadata.ensemble.members.extend(
-            scale_of(Member(model, b""), wanted[name] / total) for name, model in models.items()
+            scale_of(members[name].metadata, weight)
+            for name, weight in shared({name: wanted[name] for name in members}).items()
         )
         metadata.calibration.scores.append(0.0)
         return metadata

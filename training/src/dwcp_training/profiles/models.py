@@ -325,8 +325,9 @@ class EnsembleDefaults(_Closed):
     Attributes:
         weights: detector to weight, summing to 1; without any, all detectors of the set are members with equal weights.
             A detector that is not in the set is left out, and the others share its weight.
-        warning_threshold: score above which the ensemble alarms; 0.3 is where each member alone would (EN3).
-        critical_threshold: score above which an alarm is critical.
+        warning_threshold: score above which the ensemble alarms; 0.3 is where each member alone would (EN8).
+        critical_threshold: score above which an alarm is critical. A member is at 0.7 where its score is 5.4 times as
+            far above the median of normal ones as its threshold is (EN8).
         seed: of the choice of calibration scores and golden vectors.
     """
 

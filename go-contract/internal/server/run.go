@@ -27,7 +27,7 @@ func Run(settings Settings, signals <-chan os.Signal, out io.Writer, log *slog.L
 	idle := make([]byte, idleBytes)
 	defer runtime.KeepAlive(idle)
 	seen := lookAt(settings.Models)
-	set, err := opener(settings.PublicKeys)(settings.Models)
+	set, err := openServed(settings.Models, settings)
 	if err != nil {
 		return err
 	}

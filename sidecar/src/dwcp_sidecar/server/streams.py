@@ -139,6 +139,7 @@ class _Session:
         group = groups.get(models.id)
         if group is None:
             group = groups[models.id] = _Group(models, self._names)
+            self._length = max(self._length, group.length)
         return group, None
 
     def _refused(self, series: str, fault: ContractError | None) -> list[errors_pb2.ErrorInfo | None]:
@@ -173,7 +174,7 @@ class _Session:
 
     def _take(self, index: int, sample: scoring_pb2.StreamSample, group: "_Group") -> list[errors_pb2.ErrorInfo | None]:
         """Puts a sample into its window and, per detector, what is to be scored into its batch, or says why not."""
-        window = self._window(index, sample.series, group)
+        window = self._window(index, sample.series)
         if sample.restart:
             window.clear()
         row = list(sample.values)
@@ -185,17 +186,16 @@ class _Session:
         window.add(row)
         return [batch.add(window) for batch in group.batches]
 
-    def _window(self, index: int, series: str, group: "_Group") -> Window:
-        length = group.length if self._alone is None else self._length
+    def _window(self, index: int, series: str) -> Window:
         window = self._windows.get(series)
         if window is None:
             _check_name(index, series)
             if len(self._windows) >= self._limits.series:
                 what = f"the stream has {self._limits.series} series already; open another stream for further ones"
                 raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, what)
-            window = self._windows[series] = Window(length, len(self._features))
-        elif window.length < length:
-            window = self._windows[series] = _lengthened(window, length)
+            window = self._windows[series] = Window(self._length, len(self._features))
+        elif window.length < self._length:
+            window = self._windows[series] = _lengthened(window, self._length)
         return window
 
     def _fault(self, row: list[float]) -> ContractError | None:

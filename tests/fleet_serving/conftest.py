@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conformance import go_program
-from tests.fleet.folder import FOREST_AND_DENSE, add_set, id_of, numbered, schema_of, write_index
+from tests.fleet_serving.folder import FOREST_AND_DENSE, add_set, id_of, numbered, schema_of, write_index
 from tests.sidecar.conftest import COMMAND, Served, serving
 
 KINDS = ("python", "go")

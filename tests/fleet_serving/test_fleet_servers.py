@@ -14,8 +14,8 @@ from dwcp_sidecar.client import Client
 from dwcp_sidecar.errors import ContractError, code_name
 from dwcp_sidecar.server.status import from_grpc
 from dwcp_sidecar.verdicts import Explain
-from tests.fleet.conftest import REFUSED, SOUND, free_port, make
-from tests.fleet.folder import FOREST_AND_DENSE, add_set, numbered, schema_of, write_index
+from tests.fleet_serving.conftest import REFUSED, SOUND, free_port, make
+from tests.fleet_serving.folder import FOREST_AND_DENSE, add_set, numbered, schema_of, write_index
 from tests.sidecar.conftest import serving
 
 pytestmark = pytest.mark.timeout(120)

@@ -10,8 +10,8 @@ from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.fleet import Fleet
 from dwcp_sidecar.fleet_index import FleetIndex, is_fleet
 from tests.conformance import go_program
-from tests.fleet.conftest import REFUSED
-from tests.fleet.folder import FOREST_AND_DENSE, make_fleet, schema_of
+from tests.fleet_serving.conftest import REFUSED
+from tests.fleet_serving.folder import FOREST_AND_DENSE, make_fleet, schema_of
 
 ID, OTHER = "ab" * 32, "cd" * 32
 

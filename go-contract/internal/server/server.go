@@ -69,6 +69,11 @@ func New(scorer anomaly.Scorer, settings Settings, log *slog.Logger) (*Server, e
 	return newServer(scorer, lookAt(settings.Models), settings, log)
 }
 
+// NewFleet is New for a fleet.
+func NewFleet(fleet *anomaly.Fleet, settings Settings, log *slog.Logger) (*Server, error) {
+	return newServer(fleet, lookAt(settings.Models), settings, log)
+}
+
 // newServer is New with the look of the folder before the scorer was opened: what changed since is seen by the watcher.
 func newServer(scorer served, seen look, settings Settings, log *slog.Logger) (*Server, error) {
 	if err := settings.check(); err != nil {

@@ -27,6 +27,7 @@ const (
 	CodeWindowTooShort      = Code(anomalyv1.ErrorCode_ERROR_CODE_WINDOW_TOO_SHORT)
 	CodeBatchTooLarge       = Code(anomalyv1.ErrorCode_ERROR_CODE_BATCH_TOO_LARGE)
 	CodeModelSetMismatch    = Code(anomalyv1.ErrorCode_ERROR_CODE_MODEL_SET_MISMATCH)
+	CodeUnknownSeries       = Code(anomalyv1.ErrorCode_ERROR_CODE_UNKNOWN_SERIES)
 
 	CodeManifestMissing  = Code(anomalyv1.ErrorCode_ERROR_CODE_MANIFEST_MISSING)
 	CodeMetadataInvalid  = Code(anomalyv1.ErrorCode_ERROR_CODE_METADATA_INVALID)
@@ -72,6 +73,8 @@ func (c Code) Remedy() string {
 		return "Do not use the set before you know who changed it, or which key signed it."
 	case CodeModelSetMismatch:
 		return "Point the client and the server at the same model set."
+	case CodeUnknownSeries:
+		return "Name a series of the fleet, or train the fleet with a set for all others."
 	case CodeDetectorUnavailable:
 		return "Use a model set that holds this detector with a graph."
 	case CodeInternal:

@@ -64,6 +64,7 @@ func newIsolationForest(s scaler, trees []tree, scoreRate, depthThreshold float6
 		f.referenceKeys = append(f.referenceKeys, floatKey(float32(z)))
 	}
 	f.compile(trees)
+	f.nodes, f.weights = slices.Clone(f.nodes), slices.Clone(f.weights) // without the room to grow, which takes a fifth
 	n := len(references)
 	f.scratch.New = func() any {
 		return &forestScratch{z: make([]float64, n), keys: make([]int32, n), gains: make([]float64, n)}

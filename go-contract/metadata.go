@@ -19,9 +19,13 @@ const SchemaVersion = 1
 // maxTimesteps keeps a window within what a request can carry (rule W3).
 const maxTimesteps = MaxSamples
 
-// parseJSON reads a ProtoJSON file of the set into message (rules A3, A4). The version is looked at first, because a newer file
-// may well have fields that are unknown here.
+// parseJSON reads a ProtoJSON file of the set into message (rules A3, A4). Where that fails the version is looked at first, because a
+// newer file may well have fields that are unknown here.
 func parseJSON(file string, data []byte, message proto.Message, version func() uint32) *Error {
+	if protojson.Unmarshal(data, message) == nil && version() == SchemaVersion {
+		return nil
+	}
+	proto.Reset(message)
 	var head struct {
 		Version json.Number `json:"schema_version"`
 	}

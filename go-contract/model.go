@@ -3,6 +3,9 @@ package anomaly
 import (
 	"context"
 	"crypto/ed25519"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
 
 	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
 )
@@ -24,6 +27,9 @@ type options struct {
 	library                    string
 	checksSignature            bool
 	publicKeys                 []ed25519.PublicKey
+	// maxSets is how many sets of a fleet are open. compact lets go of what only opening needs: a fleet has very many sets.
+	maxSets int
+	compact bool
 }
 
 // Option changes how a model set is opened.
@@ -70,6 +76,14 @@ func OpenModelSet(path string, opts ...Option) (*ModelSet, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
+	set, refusal := openModelSet(path, o)
+	if refusal != nil {
+		return nil, refusal // not set and refusal as they are: a nil *Error would be an error
+	}
+	return set, nil
+}
+
+func openModelSet(path string, o options) (*ModelSet, *Error) {
 	files, refusal := readSetFiles(path, o)
 	if refusal != nil {
 		return nil, refusal
@@ -84,8 +98,11 @@ func OpenModelSet(path string, opts ...Option) (*ModelSet, error) {
 	for _, d := range set.Detectors() {
 		if report := set.Golden(context.Background(), d, set); report.Err() != nil {
 			set.Close()
-			return nil, report.Err()
+			return nil, AsError(report.Err())
 		}
+	}
+	if o.compact {
+		set.shrink()
 	}
 	return set, nil
 }
@@ -104,6 +121,32 @@ func (s *ModelSet) addAll(files *setFiles, o options) *Error {
 		return nil
 	}
 	return s.join(files, ensemble)
+}
+
+// shrink lets go of what only opening needs: golden vectors, and of the metadata what GetModelSet leaves out, but for the calibration
+// scores, which the model has.
+func (s *ModelSet) shrink() {
+	for detector, metadata := range s.metadata {
+		short := Published(metadata)
+		s.metadata[detector] = short
+		if m := s.models[detector]; m != nil {
+			m.metadata, m.golden, m.shape = short, nil, shapeOf(short)
+			m.calibration.scores = slices.Clone(m.calibration.scores)
+		}
+	}
+}
+
+// Published is a copy of metadata as GetModelSet gives them: without calibration scores, training history and drift reference.
+func Published(metadata *anomalyv1.ModelMetadata) *anomalyv1.ModelMetadata {
+	short := proto.CloneOf(metadata)
+	if short.Calibration != nil {
+		short.Calibration.Scores = nil
+	}
+	if short.Training != nil {
+		short.Training.History = nil
+	}
+	short.Drift = nil
+	return short
 }
 
 // add parses, audits and constructs one model.

@@ -73,6 +73,8 @@ type Request struct {
 	Explain Explain
 	// ModelSetID, when set, must be the id of the set in use; else MODEL_SET_MISMATCH.
 	ModelSetID string
+	// Series is whose samples they are: a fleet scores them with the set of this series. A single set does not look at it (rule FL2).
+	Series string
 }
 
 // Verdict is the answer to a Request. A Verdict can be used again: its slices are refilled, not replaced.
@@ -129,6 +131,8 @@ type BatchRequest struct {
 	Layout     BatchLayout
 	Explain    Explain
 	ModelSetID string
+	// Series is as in Request.
+	Series string
 }
 
 // BatchVerdict has one entry of each list per scored item, in order. It can be used again like a Verdict. What the members of an

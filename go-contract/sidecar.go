@@ -1,6 +1,7 @@
 package anomaly
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"math"
@@ -24,16 +25,20 @@ type Sidecar struct {
 	pinned  string
 	follow  bool
 	changed func(id string)
-	set     atomic.Pointer[describedSet]
-	asking  atomic.Bool
-	closed  context.Context
-	close   context.CancelFunc
-	counts  struct{ attempts, retries atomic.Uint64 }
+	// series is that of requests which name none.
+	series string
+	set    atomic.Pointer[describedSet]
+	asking atomic.Bool
+	closed context.Context
+	close  context.CancelFunc
+	counts struct{ attempts, retries atomic.Uint64 }
 }
 
 // describedSet is what a sidecar says of its model set.
 type describedSet struct {
-	id       string
+	id string
+	// fleet is the id of the fleet that it belongs to; empty for a set alone.
+	fleet    string
 	metadata map[Detector]*anomalyv1.ModelMetadata
 }
 
@@ -51,7 +56,7 @@ func newSidecar(address string, opts []SidecarOption) (*Sidecar, error) {
 	}
 	s := &Sidecar{
 		connections: all, deadline: o.deadline, retries: o.retries, budget: newBudget(),
-		pinned: o.modelSetID, follow: o.follow, changed: o.changed,
+		pinned: o.modelSetID, follow: o.follow, changed: o.changed, series: o.series,
 	}
 	s.closed, s.close = context.WithCancel(context.Background())
 	s.set.Store(&describedSet{id: o.modelSetID})
@@ -85,13 +90,15 @@ func DialSidecar(ctx context.Context, address string, opts ...SidecarOption) (*S
 func (s *Sidecar) describe(ctx context.Context) (*describedSet, error) {
 	var reply *anomalyv1.GetModelSetResponse
 	err := s.call(ctx, func(ctx context.Context, c *connection) (err error) {
-		reply, err = c.client.GetModelSet(ctx, &anomalyv1.GetModelSetRequest{})
+		reply, err = c.client.GetModelSet(ctx, &anomalyv1.GetModelSetRequest{Series: s.series})
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	set := &describedSet{id: reply.GetModelSetId(), metadata: map[Detector]*anomalyv1.ModelMetadata{}}
+	set := &describedSet{
+		id: reply.GetModelSetId(), fleet: reply.GetFleetId(), metadata: map[Detector]*anomalyv1.ModelMetadata{},
+	}
 	for _, meta := range reply.GetModels() {
 		d, err := ParseDetector(meta.GetModelType())
 		if err == nil { // a detector of a later contract cannot be asked for here
@@ -108,8 +115,12 @@ func (s *Sidecar) withDeadline(ctx context.Context) (context.Context, context.Ca
 	return context.WithTimeout(ctx, s.deadline)
 }
 
-// ID is the id of the pinned model set, with FollowModelSet that of the last one known.
+// ID is the id of the pinned model set, with FollowModelSet that of the last one known. At a fleet it is that of the set of WithSeries,
+// empty without.
 func (s *Sidecar) ID() string { return s.set.Load().id }
+
+// FleetID is the id of the fleet that the sidecar had when it was asked for its model set; empty for a sidecar with one set.
+func (s *Sidecar) FleetID() string { return s.set.Load().fleet }
 
 // Metadata is what the sidecar says about a detector, without calibration scores and training history.
 func (s *Sidecar) Metadata(detector Detector) *anomalyv1.ModelMetadata {
@@ -133,9 +144,9 @@ func (s *Sidecar) Close() error {
 	return s.connections.close()
 }
 
-// wanted is the set that a request insists on, empty for any.
-func (s *Sidecar) wanted(id string) string {
-	if id != "" {
+// wanted is the set that a request of a series insists on, empty for any. At a fleet the pinned set is that of one series.
+func (s *Sidecar) wanted(id, series string) string {
+	if id != "" || (s.FleetID() != "" && series != s.series) {
 		return id
 	}
 	return s.pinned
@@ -145,10 +156,14 @@ func mismatch(want, got string) *Error {
 	return refuse(CodeModelSetMismatch, "model_set_id", "wanted %s; the sidecar has %s open", want, got)
 }
 
-// checkID refuses an answer from another set than the wanted one, and learns of a new one where none is wanted.
-func (s *Sidecar) checkID(want, got string) error {
+// checkID refuses an answer from another set than the wanted one, and learns of a new one where none is wanted and the answer is of the
+// series that is followed.
+func (s *Sidecar) checkID(want, got, series string) error {
 	if want != "" && got != want {
 		return mismatch(want, got)
+	}
+	if s.FleetID() != "" && (series != s.series || series == "") {
+		return nil
 	}
 	if s.follow && got != s.ID() && s.asking.CompareAndSwap(false, true) {
 		go s.learn()
@@ -171,9 +186,10 @@ func (s *Sidecar) learn() {
 
 // Score asks for the score of one sample or window; the samples are sent along and checked by the sidecar.
 func (s *Sidecar) Score(ctx context.Context, request Request, verdict *Verdict) error {
-	id := s.wanted(request.ModelSetID)
+	series := cmp.Or(request.Series, s.series)
+	id := s.wanted(request.ModelSetID, series)
 	message := &anomalyv1.ScoreRequest{
-		Detector: anomalyv1.Detector(request.Detector), Explain: anomalyv1.Explain(request.Explain), ModelSetId: id,
+		Detector: anomalyv1.Detector(request.Detector), Explain: anomalyv1.Explain(request.Explain), ModelSetId: id, Series: series,
 		Samples: make([]*anomalyv1.Sample, len(request.Samples)),
 	}
 	for i, sample := range request.Samples {
@@ -192,7 +208,7 @@ func (s *Sidecar) Score(ctx context.Context, request Request, verdict *Verdict) 
 		return refuse(CodeInternal, "", "the sidecar answered without a verdict")
 	}
 	readVerdict(v, verdict)
-	return s.checkID(id, reply.GetModelSetId())
+	return s.checkID(id, reply.GetModelSetId(), series)
 }
 
 // readVerdict copies a message, and uses the slices of verdict again.
@@ -223,14 +239,15 @@ func (s *Sidecar) ScoreBatch(ctx context.Context, request BatchRequest, verdict 
 	if 8*len(request.Rows) > maxMessageBytes-1<<10 { // it cannot even be sent
 		return refuse(CodeBatchTooLarge, "rows", "%d bytes of rows; a batch carries at most %d", 8*len(request.Rows), MaxBatchBytes)
 	}
-	id := s.wanted(request.ModelSetID)
+	series := cmp.Or(request.Series, s.series)
+	id := s.wanted(request.ModelSetID, series)
 	rows := make([]byte, 0, 8*len(request.Rows))
 	for _, x := range request.Rows {
 		rows = binary.LittleEndian.AppendUint64(rows, math.Float64bits(x))
 	}
 	message := &anomalyv1.ScoreBatchRequest{
 		Detector: anomalyv1.Detector(request.Detector), Rows: rows, Layout: anomalyv1.BatchLayout(request.Layout),
-		Explain: anomalyv1.Explain(request.Explain), ModelSetId: id,
+		Explain: anomalyv1.Explain(request.Explain), ModelSetId: id, Series: series,
 	}
 	var reply *anomalyv1.ScoreBatchResponse
 	err := s.call(ctx, func(ctx context.Context, c *connection) (err error) {
@@ -250,7 +267,7 @@ func (s *Sidecar) ScoreBatch(ctx context.Context, request BatchRequest, verdict 
 	for _, l := range reply.GetLevels() {
 		verdict.Levels = append(verdict.Levels, Level(l))
 	}
-	return s.checkID(id, reply.GetModelSetId())
+	return s.checkID(id, reply.GetModelSetId(), series)
 }
 
 // checkBatchReply refuses lists that do not belong together, so that no caller runs off their end.
@@ -275,7 +292,7 @@ func (s *Sidecar) Reload(ctx context.Context) (id string, changed bool, err erro
 		return "", false, callFailed(ctx, err, 1)
 	}
 	if s.follow {
-		_ = s.checkID("", reply.GetModelSetId()) // wants none, so it refuses none
+		_ = s.checkID("", reply.GetModelSetId(), "") // wants none, so it refuses none
 	}
 	return reply.GetModelSetId(), reply.GetChanged(), nil
 }

@@ -18,6 +18,7 @@ type sidecarOptions struct {
 	retries     int
 	connections int
 	modelSetID  string
+	series      string
 	follow      bool
 	changed     func(id string)
 	tls         *TLSFiles
@@ -49,7 +50,7 @@ func WithConnections(n int) SidecarOption {
 
 // WithModelSetID refuses a sidecar that has another model set open, now and with every call. Without it, the set that the sidecar
 // has open when it is dialled is pinned. After the sidecar loaded another set every call is MODEL_SET_MISMATCH, until it is dialled
-// anew.
+// anew. At a fleet the set of WithSeries is pinned; without WithSeries, and for the requests of other series, nothing is.
 func WithModelSetID(id string) SidecarOption {
 	return func(o *sidecarOptions) { o.modelSetID, o.follow = id, false }
 }
@@ -59,6 +60,12 @@ func WithModelSetID(id string) SidecarOption {
 // names a ModelSetID is still held to it.
 func FollowModelSet(changed func(id string)) SidecarOption {
 	return func(o *sidecarOptions) { o.modelSetID, o.follow, o.changed = "", true, changed }
+}
+
+// WithSeries makes a Sidecar that asks a fleet a Scorer of one series: requests without a Series are of this one, and ID, Metadata
+// and the pinned set are those of its model set (rule FL2). A sidecar with one model set does not look at it.
+func WithSeries(series string) SidecarOption {
+	return func(o *sidecarOptions) { o.series = series }
 }
 
 // WithTLS encrypts TCP connections; unix sockets stay plain.

@@ -1,6 +1,7 @@
 package anomaly
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -24,6 +25,8 @@ const (
 	// requestsAhead is how many requests of a stream may be without an answer: one that the sidecar works on and one that waits
 	// there, so that it is never idle. What is sent meanwhile goes into the next request together.
 	requestsAhead = 2
+	// everySeries stands for all series of a stream: it is the name of none.
+	everySeries = "\x00"
 	// samplesAhead is how many samples Send takes before their results are received.
 	samplesAhead = 4 * MaxStreamSamples
 )
@@ -33,7 +36,8 @@ type StreamSettings struct {
 	// Detectors score every sample, each of them, in this order.
 	Detectors []Detector
 	Explain   Explain
-	// ModelSetID, when set, must be the id of the set in use, as long as the stream lives. Empty for the pinned one of the Sidecar.
+	// ModelSetID, when set, must be the id of the set in use, or of the fleet, as long as the stream lives. Empty for the pinned one of
+	// the Sidecar; at a fleet, for any.
 	ModelSetID string
 }
 
@@ -61,7 +65,7 @@ type StreamResult struct {
 	Sample StreamSample
 	// Verdicts has one entry per detector of the settings, in their order.
 	Verdicts []StreamVerdict
-	// ModelSetID is the set that gave all of them.
+	// ModelSetID is the set that gave all of them. At a fleet it is the set of the series, and the id of the fleet where none gave any.
 	ModelSetID string
 }
 
@@ -114,7 +118,7 @@ type streamCall struct {
 // OpenStream opens a stream and waits until the sidecar has accepted its settings. It lives until ctx is done, or until Close. A
 // stream is not opened again by itself; the opening is tried again as WithRetries says.
 func (s *Sidecar) OpenStream(ctx context.Context, settings StreamSettings) (*Stream, error) {
-	id := s.wanted(settings.ModelSetID)
+	id := s.wanted(settings.ModelSetID, everySeries)
 	message := &anomalyv1.StreamSettings{Explain: anomalyv1.Explain(settings.Explain), ModelSetId: id}
 	for _, d := range settings.Detectors {
 		message.Detectors = append(message.Detectors, anomalyv1.Detector(d))
@@ -139,7 +143,7 @@ func (s *Sidecar) OpenStream(ctx context.Context, settings StreamSettings) (*Str
 		return err
 	})
 	if err == nil {
-		err = s.checkID(id, reply.GetModelSetId())
+		err = s.checkID(id, reply.GetModelSetId(), everySeries)
 	}
 	if err != nil {
 		if t.cancel != nil {
@@ -345,7 +349,7 @@ func (t *Stream) read() {
 
 // take hands out the results of the oldest request.
 func (t *Stream) take(reply *anomalyv1.ScoreStreamResponse) error {
-	if err := t.sidecar.checkID(t.wantedID, reply.GetModelSetId()); err != nil {
+	if err := t.sidecar.checkID(t.wantedID, reply.GetModelSetId(), everySeries); err != nil {
 		return err
 	}
 	t.mu.Lock()
@@ -358,7 +362,7 @@ func (t *Stream) take(reply *anomalyv1.ScoreStreamResponse) error {
 			return refuse(CodeInternal, "", "the sidecar answered with %d verdicts for %d detectors", len(result.GetVerdicts()), t.detectors)
 		}
 		q := t.queue[i]
-		r := StreamResult{Sample: sampleOf(q.message), Verdicts: readVerdicts(result), ModelSetID: reply.GetModelSetId()}
+		r := StreamResult{Sample: sampleOf(q.message), Verdicts: readVerdicts(result), ModelSetID: cmp.Or(result.GetModelSetId(), reply.GetModelSetId())}
 		if q.call == nil {
 			t.results = append(t.results, r)
 		} else if q.call.results = append(q.call.results, r); len(q.call.results) == q.call.want {

@@ -20,6 +20,7 @@ var statusCodes = map[Code]codes.Code{
 	CodeInvalidRequest:      codes.InvalidArgument,
 	CodeUnknownDetector:     codes.InvalidArgument,
 	CodeDetectorUnavailable: codes.NotFound,
+	CodeUnknownSeries:       codes.NotFound,
 	CodeNoSamples:           codes.InvalidArgument,
 	CodeTooManySamples:      codes.InvalidArgument,
 	CodeWrongWidth:          codes.InvalidArgument,

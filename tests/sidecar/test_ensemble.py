@@ -24,6 +24,7 @@ from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.server.candidate import Candidate
 from dwcp_sidecar.server.live import Live
 from dwcp_sidecar.server.messages import to_message
+from dwcp_sidecar.server.settings import Settings
 from dwcp_sidecar.verdicts import Explain, MemberVerdict, Verdict
 from tests.conformance.go_program import GO_FOLDER, contract_score
 from tests.conformance.server import serving
@@ -505,7 +506,7 @@ def test_a_reload_exchanges_the_ensemble_with_its_members(opened, made, answers)
     """R2: an ensemble holds members of its own set alone."""
     live = Live(opened("whole"))
     before = live.models.model(ENSEMBLE)
-    candidate = Candidate(live)
+    candidate = Candidate(live, Settings(models=made("absent")))
     candidate.prepare(made("absent"))
     assert candidate.commit().changed
     after = live.models.model(ENSEMBLE)

@@ -64,7 +64,7 @@ REFUSALS = [
     ("UNKNOWN_DETECTOR", "detector", score([], detector=99, model_set_id="0" * 64)),
     ("MODEL_SET_MISMATCH", "model_set_id", score([], explain=9, model_set_id="0" * 64)),
 ]
-ELSEWHERE = {"DETECTOR_UNAVAILABLE", "INTERNAL"}
+ELSEWHERE = {"DETECTOR_UNAVAILABLE", "INTERNAL", "UNKNOWN_SERIES"}
 
 
 @contextlib.contextmanager

@@ -54,6 +54,7 @@ type settings struct {
 	streams     int
 	outstanding int
 	series      int
+	seriesFile  string
 	warmUp      time.Duration
 	duration    time.Duration
 	wait        time.Duration
@@ -121,6 +122,7 @@ func parseFlags(args []string, out io.Writer) (s settings, err error) {
 	flags.IntVar(&s.streams, "streams", 1, "streams")
 	flags.IntVar(&s.outstanding, "outstanding", 1, "samples on their way at a time, in all streams together")
 	flags.IntVar(&s.series, "series", 1, "series in a stream")
+	flags.StringVar(&s.seriesFile, "series-file", "", "score: `path` of names of series, one a line: a request for each, in turn, at a sidecar with a fleet")
 	flags.DurationVar(&s.warmUp, "warm-up", 300*time.Millisecond, "time before measuring")
 	flags.DurationVar(&s.duration, "duration", time.Second, "time to measure; 0: the first answer only")
 	flags.DurationVar(&s.wait, "wait", 5*time.Second, "how long to wait for the first answer")

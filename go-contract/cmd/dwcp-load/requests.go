@@ -56,6 +56,10 @@ func newWorkload(s settings) (*workload, error) {
 	if !ok {
 		return nil, fmt.Errorf("--explain is %q; write alarms, always or never", s.explain)
 	}
+	names, err := readSeries(s.seriesFile)
+	if err != nil {
+		return nil, err
+	}
 	w := &workload{rows: s.rows}
 	var build func(pieces [][]float64) (proto.Message, error)
 	d, e := anomalyv1.Detector(detector), anomalyv1.Explain(explain)
@@ -63,7 +67,7 @@ func newWorkload(s settings) (*workload, error) {
 	case "score":
 		w.method, w.score = anomalyv1.ScoringService_Score_FullMethodName, firstOfScore
 		build = func(piece [][]float64) (proto.Message, error) {
-			r := &anomalyv1.ScoreRequest{Detector: d, Explain: e}
+			r := &anomalyv1.ScoreRequest{Detector: d, Explain: e, Series: names[len(w.requests)%len(names)]}
 			for _, row := range piece {
 				r.Samples = append(r.Samples, &anomalyv1.Sample{Values: row})
 			}
@@ -97,7 +101,7 @@ func newWorkload(s settings) (*workload, error) {
 		return nil, fmt.Errorf("--call is %q; write score, batch, stream, shared-stream or infer", s.call)
 	}
 	bytes := 0
-	for i := 0; i < maxVariants && (i == 0 || bytes < maxVariantBytes); i++ {
+	for i := 0; i < max(maxVariants, len(names)) && (i == 0 || bytes < maxVariantBytes); i++ {
 		piece := make([][]float64, s.rows)
 		for j := range piece {
 			piece[j] = rows[(i*s.rows+j)%len(rows)]
@@ -114,6 +118,22 @@ func newWorkload(s settings) (*workload, error) {
 		bytes += len(data)
 	}
 	return w, nil
+}
+
+// readSeries reads names of series; without a file there is one, without a name.
+func readSeries(path string) ([]string, error) {
+	if path == "" {
+		return []string{""}, nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--series-file: %w", err)
+	}
+	names := strings.Fields(string(data))
+	if len(names) == 0 {
+		return nil, fmt.Errorf("--series-file %s names no series", path)
+	}
+	return names, nil
 }
 
 // request is one ModelInfer request with raw contents.

@@ -1,4 +1,4 @@
-// Command dwcp-sidecar-go answers gRPC calls with one model set: the service of the Python sidecar, with the native scorers.
+// Command dwcp-sidecar-go answers gRPC calls with one model set, or with a fleet of them: the service of the Python sidecar, with the native scorers.
 //
 //	dwcp-sidecar-go --models models/reference/v1
 //	dwcp-sidecar-go --models models --unix /run/dwcp/score.sock
@@ -25,7 +25,7 @@ import (
 	"dwcp.internal/anomaly/internal/server"
 )
 
-const usage = `Answers gRPC calls with one model set.
+const usage = `Answers gRPC calls with one model set, or with a fleet of them.
 
 Examples:
   dwcp-sidecar-go --models models/reference/v1
@@ -33,6 +33,7 @@ Examples:
   dwcp-sidecar-go --models models --listen 127.0.0.1:0 --unix /run/dwcp/score.sock --ready-file /run/dwcp/ready
   dwcp-sidecar-go --models models --listen 0.0.0.0:50051 --tls-cert tls.crt --tls-key tls.key --tls-client-ca ca.crt
   dwcp-sidecar-go --models models --public-key signing-key.pub.pem
+  dwcp-sidecar-go --models models/fleet --max-sets 500
   dwcp-sidecar-go --models models --metrics 127.0.0.1:9101 --log-format json
 
 It prints one line when it answers: ready ADDRESS... model_set=ID. When the folder holds another model set, that is
@@ -102,7 +103,7 @@ func parseFlags(args []string, out io.Writer) (s settings, err error) {
 	var grace, watch, idle float64
 	var reflection string
 	s.Limits = server.DefaultLimits()
-	flags.StringVar(&s.Models, "models", "", "`folder` with manifest.json, for example models/reference/v1")
+	flags.StringVar(&s.Models, "models", "", "`folder` with manifest.json, for example models/reference/v1, or with fleet.json")
 	s.publicKeys.Add(flags)
 	flags.StringVar(&s.Listen, "listen", "", "TCP address `host:port`; port 0 takes a free one (default "+server.DefaultListen+", or no TCP when --unix is given)")
 	flags.StringVar(&s.Unix, "unix", "", "`path` of a unix socket, mode 0660; --listen adds TCP to it")
@@ -111,6 +112,7 @@ func parseFlags(args []string, out io.Writer) (s settings, err error) {
 	flags.IntVar(&s.MaxInFlight, "max-in-flight", s.MaxInFlight, "scoring calls handled at a time; one more is refused with RESOURCE_EXHAUSTED")
 	flags.IntVar(&s.MaxStreams, "max-streams", s.MaxStreams, "open streams; one more is refused with RESOURCE_EXHAUSTED")
 	flags.IntVar(&s.MaxSeries, "max-series", s.MaxSeries, "series of one stream; one more ends it with RESOURCE_EXHAUSTED")
+	flags.IntVar(&s.MaxSets, "max-sets", anomaly.DefaultMaxSets, "model sets of a fleet that are kept open; the one not used for longest is closed first")
 	flags.Float64Var(&idle, "stream-idle", s.StreamIdle.Seconds(), "`seconds` after which a stream on which nothing moves is ended")
 	flags.Float64Var(&watch, "watch", 2, "`seconds` between looks at the folder for another model set; 0 never looks")
 	flags.StringVar(&s.Metrics, "metrics", "", "`host:port` where Prometheus finds /metrics (default nowhere)")

@@ -2,7 +2,6 @@ package server
 
 import (
 	"slices"
-	"unicode/utf8"
 
 	anomaly "dwcp.internal/anomaly"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -17,15 +16,7 @@ type target struct {
 	detector   anomaly.Detector
 	explain    anomaly.Explain
 	modelSetID string
-}
-
-// setID takes over the field model_set_id.
-func (t *target) setID(b []byte) error {
-	if !utf8.Valid(b) {
-		return errMalformed
-	}
-	t.modelSetID = string(b)
-	return nil
+	series     string
 }
 
 // scoreRequest is dwcp.anomaly.v1.ScoreRequest, its samples in one piece.
@@ -54,7 +45,9 @@ func (r *scoreRequest) decode(b []byte) error {
 		case f.number == 3 && f.kind == protowire.VarintType:
 			r.explain = anomaly.Explain(int32(f.varint))
 		case f.number == 4 && f.kind == protowire.BytesType:
-			err = r.setID(f.bytes)
+			r.modelSetID, err = text(f.bytes)
+		case f.number == 5 && f.kind == protowire.BytesType:
+			r.series, err = text(f.bytes)
 		}
 		if err != nil {
 			return err
@@ -133,7 +126,9 @@ func (r *batchRequest) decode(b []byte) error {
 		case f.number == 4 && f.kind == protowire.VarintType:
 			r.explain = anomaly.Explain(int32(f.varint))
 		case f.number == 5 && f.kind == protowire.BytesType:
-			err = r.setID(f.bytes)
+			r.modelSetID, err = text(f.bytes)
+		case f.number == 6 && f.kind == protowire.BytesType:
+			r.series, err = text(f.bytes)
 		}
 		if err != nil {
 			return err
@@ -143,7 +138,7 @@ func (r *batchRequest) decode(b []byte) error {
 	return nil
 }
 
-// decodeNothing reads a message without fields, such as dwcp.anomaly.v1.GetModelSetRequest.
+// decodeNothing reads a message without fields, such as dwcp.anomaly.v1.ReloadRequest.
 func decodeNothing(b []byte) (err error) {
 	for len(b) > 0 && err == nil {
 		_, b, err = nextField(b, maxNesting)

@@ -161,12 +161,16 @@ func (s *streamSettings) check(ctx context.Context, l *live) error {
 			return invalid("settings.detectors", "%s is named twice; name each detector once", d)
 		}
 	}
+	check := l.check
+	if l.fleet != nil {
+		check = l.fleet.check
+	}
 	for i, d := range s.detectors {
-		if err := l.check(ctx, target{detector: d}); err != nil {
+		if err := check(ctx, target{detector: d}); err != nil {
 			return at(err, fmt.Sprintf("settings.detectors[%d]", i))
 		}
 	}
-	if err := l.check(ctx, target{detector: s.detectors[0], modelSetID: s.modelSetID}); err != nil {
+	if err := check(ctx, target{detector: s.detectors[0], modelSetID: s.modelSetID}); err != nil {
 		return at(err, "settings.model_set_id")
 	}
 	if !knownExplain(s.explain) {

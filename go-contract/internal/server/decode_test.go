@@ -16,7 +16,7 @@ import (
 func FuzzDecode(f *testing.F) {
 	for _, m := range []proto.Message{
 		scoreRequestOf(forest, row(), row()), scoreRequestOf(-1, rowsOf(300)...), batchRequestOf(lstm, row()),
-		&anomalyv1.ScoreRequest{Explain: 3, ModelSetId: "ü"}, &anomalyv1.ScoreBatchRequest{Layout: 2, Explain: 1, ModelSetId: "x"},
+		&anomalyv1.ScoreRequest{Explain: 3, ModelSetId: "ü", Series: "ä"}, &anomalyv1.ScoreBatchRequest{Layout: 2, Explain: 1, ModelSetId: "x", Series: "link-7"},
 	} {
 		b, err := proto.Marshal(m)
 		require.NoError(f, err)
@@ -68,8 +68,8 @@ func compareScore(t *testing.T, b []byte, got *scoreRequest) {
 	if !sameRefusal(t, b, wantErr, err) {
 		return
 	}
-	require.Equal(t, []any{int32(want.GetDetector()), int32(want.GetExplain()), want.GetModelSetId()},
-		[]any{int32(got.detector), int32(got.explain), got.modelSetID})
+	require.Equal(t, []any{int32(want.GetDetector()), int32(want.GetExplain()), want.GetModelSetId(), want.GetSeries()},
+		[]any{int32(got.detector), int32(got.explain), got.modelSetID, got.series})
 	require.Len(t, got.samples, min(len(want.GetSamples()), 257))
 	for i, sample := range got.samples {
 		require.Equal(t, bits(want.GetSamples()[i].GetValues()), bits(sample))
@@ -82,8 +82,8 @@ func compareBatch(t *testing.T, b []byte, got *batchRequest) {
 	if !sameRefusal(t, b, wantErr, err) {
 		return
 	}
-	require.Equal(t, []any{int32(want.GetDetector()), int32(want.GetExplain()), int32(want.GetLayout()), want.GetModelSetId()},
-		[]any{int32(got.detector), int32(got.explain), int32(got.layout), got.modelSetID})
+	require.Equal(t, []any{int32(want.GetDetector()), int32(want.GetExplain()), int32(want.GetLayout()), want.GetModelSetId(), want.GetSeries()},
+		[]any{int32(got.detector), int32(got.explain), int32(got.layout), got.modelSetID, got.series})
 	require.Equal(t, len(want.GetRows()), 8*len(got.rows)+got.rest)
 	for i, x := range got.rows {
 		require.Equal(t, binary.LittleEndian.Uint64(want.GetRows()[8*i:]), math.Float64bits(x))

@@ -12,11 +12,15 @@ import (
 // look is what can be seen of a model folder without opening it. Two looks that are equal mean that nothing changed.
 type look uint64
 
-// lookAt looks at a folder: at name, size, time and number of every file beside the manifest, links resolved (rule A6), and in the folder
+// lookAt looks at a folder: at name, size, time and number of every file beside the manifest or the index of a fleet, links resolved (rule A6), and in the folder
 // itself when that is another one. Where there is no manifest, or no folder, that is what is seen.
 func lookAt(folder string) look {
 	hash := fnv.New64a()
-	path, err := filepath.EvalSymlinks(filepath.Join(folder, anomaly.ManifestFile))
+	file := filepath.Join(folder, anomaly.ManifestFile)
+	if anomaly.IsFleet(folder) { // its sets never change (rule FL1)
+		file = filepath.Join(anomaly.FleetDir(folder), anomaly.FleetFile)
+	}
+	path, err := filepath.EvalSymlinks(file)
 	if err != nil {
 		fmt.Fprintf(hash, "no manifest\n")
 		return look(hash.Sum64())

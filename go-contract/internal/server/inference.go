@@ -25,8 +25,15 @@ const (
 
 var serverVersion = fmt.Sprint(anomaly.SchemaVersion)
 
-// find gives the model of a name and a version. What is wrong with one of them is NOT_FOUND (rule O1).
+// find gives the model of a name and a version. What is wrong with one of them is NOT_FOUND (rule O1), and so is a fleet: the protocol
+// names no series (rule FL9).
 func (l *live) find(ctx context.Context, name, version string) (*model, error) {
+	if l.fleet != nil {
+		return nil, &anomaly.Error{
+			Code: anomaly.CodeUnknownSeries, Field: "series",
+			Message: "this server has a fleet, and the protocol names no series; use " + fullName,
+		}
+	}
 	missing := func(err error, field string) error {
 		refusal := anomaly.AsError(err)
 		return notFound{&anomaly.Error{Code: refusal.Code, Field: field, Message: refusal.Message}}

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	anomaly "dwcp.internal/anomaly"
 	anomalyv1 "dwcp.internal/anomaly/gen/dwcp/anomaly/v1"
 )
@@ -19,6 +17,8 @@ import (
 type live struct {
 	scorer anomaly.Scorer
 	id     string
+	// fleet is what chooses a set for each series; nil for a single set. Then scorer is nil, and there are no models.
+	fleet *fleet
 	// modelSet is the answer of GetModelSet.
 	modelSet *anomalyv1.GetModelSetResponse
 	// models has an entry for each detector that can be scored, by its number.
@@ -42,8 +42,15 @@ type model struct {
 	recent *recent
 }
 
-// newLive describes a scorer. The last driftWindow rows of each detector are kept to see drift by (rule DR6); 0 keeps none.
-func newLive(scorer anomaly.Scorer, m *metrics, driftWindow int) *live {
+// served is what a server answers with: a Scorer with one model set, or an *anomaly.Fleet.
+type served interface{ ID() string }
+
+// newLive describes a scorer or a fleet. The last driftWindow rows of each detector are kept to see drift by (rule DR6); 0 keeps none.
+func newLive(s served, m *metrics, driftWindow int) *live {
+	if all, ok := s.(*anomaly.Fleet); ok {
+		return newFleetLive(all, m)
+	}
+	scorer := s.(anomaly.Scorer)
 	l := &live{scorer: scorer, id: scorer.ID(), modelSet: describe(scorer), opened: time.Now()}
 	for _, d := range anomaly.Detectors() {
 		if metadata := scorer.Metadata(d); metadata != nil {
@@ -89,15 +96,7 @@ func describe(scorer anomaly.Scorer) *anomalyv1.GetModelSetResponse {
 		if metadata == nil {
 			continue
 		}
-		short := proto.CloneOf(metadata)
-		if short.Calibration != nil {
-			short.Calibration.Scores = nil
-		}
-		short.Drift = nil
-		if short.Training != nil {
-			short.Training.History = nil
-		}
-		answer.Models = append(answer.Models, short)
+		answer.Models = append(answer.Models, anomaly.Published(metadata))
 	}
 	return answer
 }

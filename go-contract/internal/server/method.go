@@ -47,7 +47,7 @@ type service struct {
 	health *health.Server
 }
 
-func newService(scorer anomaly.Scorer, settings Settings, log *slog.Logger) *service {
+func newService(scorer served, settings Settings, log *slog.Logger) *service {
 	s := &service{settings: settings, log: log, health: health.NewServer()}
 	s.streams.all = map[*stream]struct{}{}
 	s.metrics = newMetrics(state{s})
@@ -55,12 +55,24 @@ func newService(scorer anomaly.Scorer, settings Settings, log *slog.Logger) *ser
 		s.metrics.registry.MustRegister(&feedbackFile{path: settings.Feedback, log: log})
 	}
 	l := newLive(scorer, s.metrics, settings.driftWindow())
-	s.live.Store(l)
-	s.tellHealth(l)
+	s.use(l)
 	s.reloader = &reloader{
-		folder: settings.Models, log: log, open: opener(settings.PublicKeys), id: func() string { return s.live.Load().id }, swap: s.swap, metrics: s.metrics,
+		folder: settings.Models, log: log, open: s.opener(), id: func() string { return s.live.Load().id }, swap: s.swap, metrics: s.metrics,
 	}
 	return s
+}
+
+// use puts what answers into use.
+func (s *service) use(l *live) {
+	if l.fleet != nil { // a set that is refused is logged and counted as in rule R3 (FL4)
+		l.fleet.all.OnRefused(func(id string, refusal *anomaly.Error) {
+			s.metrics.refusedSets.WithLabelValues(refusal.Code.String()).Inc()
+			s.log.Error("model set of the fleet refused", "model_set_id", id, "code", refusal.Code.String(), "file", refusal.Field,
+				"reason", refusal.Message)
+		})
+	}
+	s.live.Store(l)
+	s.tellHealth(l)
 }
 
 // tellHealth says in health what can be scored with a model set.
@@ -70,7 +82,8 @@ func (s *service) tellHealth(l *live) {
 	}
 	for _, d := range anomaly.Detectors() {
 		state := grpc_health_v1.HealthCheckResponse_NOT_SERVING
-		if l.model(d) != nil {
+		if l.model(d) != nil || l.fleet != nil { // what the sets of a fleet have is known when they are open
+
 			state = grpc_health_v1.HealthCheckResponse_SERVING
 		}
 		s.health.SetServingStatus(HealthName(d), state)

@@ -206,6 +206,10 @@ var (
 	driftFarDesc    = describeState("dwcp_drift_wasserstein", "Wasserstein distance of recent rows, in training standard deviations.", "detector", "metric")
 	driftDesc       = describeState("dwcp_drift", "1 where recent rows have drifted from the training rows.", "detector", "metric")
 	budgetDesc      = describeState("dwcp_alarm_budget_share", "Share of normal samples that may alarm as the model was trained for.", "detector")
+	fleetSeriesDesc = describeState("dwcp_fleet_series", "Series that the index of the fleet lists.")
+	fleetOpenDesc   = describeState("dwcp_fleet_sets_open", "Model sets that are open.")
+	fleetOpenedDesc = describeState("dwcp_fleet_sets_opened_total", "Model sets that were opened.")
+	fleetClosedDesc = describeState("dwcp_fleet_sets_closed_total", "Model sets that were closed.")
 	certificateDesc = describeState("dwcp_certificate_expiry_timestamp_seconds", "When the certificate in use ends to be valid.")
 )
 
@@ -213,7 +217,7 @@ var (
 func (s state) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		inFlightDesc, queuedDesc, streamsDesc, setDesc, openedDesc, writtenDesc, workersDesc, restartsDesc, certificateDesc,
-		driftRowsDesc, driftPSIDesc, driftFarDesc, driftDesc, budgetDesc,
+		driftRowsDesc, driftPSIDesc, driftFarDesc, driftDesc, budgetDesc, fleetSeriesDesc, fleetOpenDesc, fleetOpenedDesc, fleetClosedDesc,
 	} {
 		to <- d
 	}
@@ -234,6 +238,13 @@ func (s state) Collect(to chan<- prometheus.Metric) {
 	gauge(openedDesc, unixSeconds(l.opened))
 	if !l.written.IsZero() {
 		gauge(writtenDesc, unixSeconds(l.written))
+	}
+	if l.fleet != nil {
+		counts := l.fleet.all.Counts()
+		gauge(fleetSeriesDesc, float64(l.fleet.all.Len()))
+		gauge(fleetOpenDesc, float64(counts.Open))
+		to <- prometheus.MustNewConstMetric(fleetOpenedDesc, prometheus.CounterValue, float64(counts.Opened))
+		to <- prometheus.MustNewConstMetric(fleetClosedDesc, prometheus.CounterValue, float64(counts.Closed))
 	}
 	for _, m := range l.models {
 		if m == nil {

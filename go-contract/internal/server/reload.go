@@ -1,8 +1,8 @@
 package server
 
 import (
+	"cmp"
 	"context"
-	"crypto/ed25519"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -22,10 +22,10 @@ type reloader struct {
 	folder string
 	log    *slog.Logger
 	// open opens a folder as rule A5 says.
-	open func(folder string) (anomaly.Scorer, error)
+	open func(folder string) (served, error)
 	// id is that of the live set; swap replaces it.
 	id   func() string
-	swap func(anomaly.Scorer)
+	swap func(served)
 	// reloads and refused count.
 	metrics *metrics
 
@@ -131,27 +131,51 @@ func (r *reloader) ripe(before look) (now look, ripe bool) {
 	return now, now != r.seen && now == before
 }
 
-// opener gives what opens a model set with the native backend. With keys, one of them must have signed it (rule A8).
-func opener(keys []ed25519.PublicKey) func(folder string) (anomaly.Scorer, error) {
+// openServed opens the model set or the fleet in a folder, with the native backend. With keys, one of them must have signed a set (rule
+// A8).
+func openServed(folder string, settings Settings) (served, error) {
+	defer debug.FreeOSMemory() // opening takes some times the memory of the set
 	var options []anomaly.Option
-	if len(keys) > 0 {
-		options = append(options, anomaly.WithPublicKeys(keys...))
+	if len(settings.PublicKeys) > 0 {
+		options = append(options, anomaly.WithPublicKeys(settings.PublicKeys...))
 	}
-	return func(folder string) (anomaly.Scorer, error) {
-		defer debug.FreeOSMemory() // opening takes some times the memory of the set
-		set, err := anomaly.OpenModelSet(folder, options...)
+	if anomaly.IsFleet(folder) {
+		all, err := anomaly.OpenFleet(folder, append(options, anomaly.WithMaxSets(cmp.Or(settings.MaxSets, anomaly.DefaultMaxSets)))...)
 		if err != nil {
-			return nil, err // not set: a nil pointer would be a Scorer
+			return nil, err // not all: a nil pointer would be no nil
 		}
-		return set, nil
+		return all, nil
+	}
+	set, err := anomaly.OpenModelSet(folder, options...)
+	if err != nil {
+		return nil, err
+	}
+	return set, nil
+}
+
+// opener gives what opens a folder anew. A fleet keeps the sets that are open (rule FL7).
+func (s *service) opener() func(folder string) (served, error) {
+	return func(folder string) (served, error) {
+		l := s.live.Load()
+		if l.fleet == nil || !anomaly.IsFleet(folder) {
+			return openServed(folder, s.settings)
+		}
+		next, err := l.fleet.all.Reopen(folder)
+		if err != nil {
+			return nil, err
+		}
+		return next, nil
 	}
 }
 
-// swap puts a scorer in the place of the live one.
-func (s *service) swap(scorer anomaly.Scorer) {
-	l := newLive(scorer, s.metrics, s.settings.driftWindow())
-	s.live.Store(l)
-	s.tellHealth(l)
+// swap puts a scorer or a fleet in the place of the live one.
+func (s *service) swap(next served) {
+	former := s.live.Load()
+	l := newLive(next, s.metrics, s.settings.driftWindow())
+	s.use(l)
+	if l.fleet != nil && former.fleet != nil {
+		l.fleet.all.TakeOver(former.fleet.all)
+	}
 	s.streams.each(func(st *stream) {
 		if err := st.pinned(l); err != nil && st.end(anomaly.ToStatus(anomaly.AsError(err)).Err(), receiving) {
 			s.metrics.refusals.WithLabelValues(anomaly.CodeModelSetMismatch.String()).Inc()

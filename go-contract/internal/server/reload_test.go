@@ -224,11 +224,11 @@ func TestReloadCallsShareOutcomes(t *testing.T) {
 	var opened atomic.Int64
 	goOn := make(chan struct{})
 	started := make(chan struct{}, 10)
-	s.service.reloader.open = func(folder string) (anomaly.Scorer, error) {
+	s.service.reloader.open = func(folder string) (served, error) {
 		opened.Add(1)
 		started <- struct{}{}
 		<-goOn
-		return opener(nil)(folder)
+		return openServed(folder, Settings{})
 	}
 	reloader := s.service.reloader
 	first := reloader.join()

@@ -22,8 +22,11 @@ type scorings struct {
 	maxSeries int
 	refusals  *prometheus.CounterVec
 
-	// live is the set of the last answer. What follows belongs to it.
+	// live is the set or the fleet of the last answer. What follows belongs to it.
 	live *live
+	// scorer is the set of live or, of a fleet, the one of the sample at hand; nil between requests. setID is its id in a fleet.
+	scorer anomaly.Scorer
+	setID  string
 	// detectors has an entry for each of the settings.
 	detectors []scoring
 	// schema is the last model of which there is one; a sample has to have its features.
@@ -64,10 +67,25 @@ func (t *turn) release() {
 	}
 }
 
-// adopt goes over to a model set. Windows stay when the features are the same (rule ST6), also while no detector can be scored.
+// adopt goes over to a model set or a fleet. Windows stay when the features are the same (rule ST6), also while no detector can be scored.
 func (c *scorings) adopt(ctx context.Context, l *live) {
+	c.live = l
+	if l.fleet != nil {
+		if c.schema != nil && !slices.Equal(c.schema.features, l.fleet.features) {
+			for _, w := range c.series {
+				*w = window{}
+			}
+		}
+		c.schema, c.room = &model{features: l.fleet.features}, max(c.room, 1)
+		return
+	}
+	c.use(ctx, l)
+}
+
+// use has a model set score what comes.
+func (c *scorings) use(ctx context.Context, l *live) {
 	room, schema := c.room, c.schema
-	c.live, c.detectors = l, c.detectors[:0]
+	c.scorer, c.detectors = l.scorer, c.detectors[:0]
 	for _, d := range c.settings.detectors {
 		s := scoring{model: l.model(d)}
 		if s.model == nil {
@@ -97,10 +115,14 @@ func (c *scorings) score(ctx context.Context, l *live, t *turn) error {
 	if c.live != l {
 		c.adopt(ctx, l)
 	}
-	for len(t.outcomes) < len(c.detectors) {
+	for len(t.outcomes) < len(c.settings.detectors) {
 		t.outcomes = append(t.outcomes, outcome{})
 	}
-	outcomes := t.outcomes[:len(c.detectors)]
+	outcomes := t.outcomes[:len(c.settings.detectors)]
+	if l.fleet != nil {
+		defer func() { c.scorer, c.setID = nil, "" }() // it may be closed between two requests (rule FL5)
+	}
+	var refusal *anomaly.Error
 	var before []byte
 	var w *window
 	nameStart, valuesStart := 0, 0
@@ -110,12 +132,22 @@ func (c *scorings) score(ctx context.Context, l *live, t *turn) error {
 		}
 		name, values := t.names[nameStart:sample.nameEnd], t.values[valuesStart:sample.valuesEnd]
 		nameStart, valuesStart = sample.nameEnd, sample.valuesEnd
-		if w == nil || !bytes.Equal(name, before) {
+		if i == 0 || !bytes.Equal(name, before) {
 			var err error
-			if w, err = c.window(i, name); err != nil {
+			if refusal, err = c.choose(ctx, i, name); err != nil {
 				return err
 			}
+			if refusal == nil {
+				if w, err = c.window(i, name); err != nil {
+					return err
+				}
+			}
 			before = name
+		}
+		if refusal != nil {
+			c.refuse(name, refusal, outcomes)
+			c.write(&t.out, outcomes, len(t.samples)-i)
+			continue
 		}
 		if sample.restart {
 			w.restart()
@@ -131,13 +163,52 @@ func (c *scorings) score(ctx context.Context, l *live, t *turn) error {
 	return nil
 }
 
+// choose goes over to the set of the series of sample i, where there is a fleet. A refusal is the error of the sample (rule FL8); a name
+// that is too long ends the stream (ST7).
+func (c *scorings) choose(ctx context.Context, i int, name []byte) (refusal *anomaly.Error, err error) {
+	if c.live.fleet == nil {
+		return nil, nil
+	}
+	if err := checkName(i, name); err != nil {
+		return nil, err
+	}
+	l, err := c.live.choose(string(name))
+	if err != nil {
+		refusal := anomaly.AsError(err)
+		return &anomaly.Error{Code: refusal.Code, Field: refusal.Field, Message: anomaly.ToStatus(refusal).Message()}, nil
+	}
+	if l.id != c.setID {
+		c.use(ctx, l)
+		c.setID = l.id
+	}
+	return nil, nil
+}
+
+// refuse gives a sample of a series that nothing scores. Nothing is kept of it: a name that nobody knows must not take a place.
+func (c *scorings) refuse(name []byte, refusal *anomaly.Error, outcomes []outcome) {
+	c.refusals.WithLabelValues(refusal.Code.String()).Inc()
+	if w := c.series[string(name)]; w != nil {
+		w.restart()
+	}
+	for k := range outcomes {
+		outcomes[k].err = refusal
+	}
+}
+
+func checkName(i int, name []byte) error {
+	if len(name) > anomaly.MaxSeriesBytes {
+		return invalid(fmt.Sprintf("samples[%d].series", i), "the name has %d bytes; at most %d are allowed", len(name), anomaly.MaxSeriesBytes)
+	}
+	return nil
+}
+
 // window gives the window of the series of sample i, new for a name that was not there (rules ST7, ST8, L4).
 func (c *scorings) window(i int, name []byte) (*window, error) {
 	if w := c.series[string(name)]; w != nil {
 		return w, nil
 	}
-	if len(name) > anomaly.MaxSeriesBytes {
-		return nil, invalid(fmt.Sprintf("samples[%d].series", i), "the name has %d bytes; at most %d are allowed", len(name), anomaly.MaxSeriesBytes)
+	if err := checkName(i, name); err != nil {
+		return nil, err
 	}
 	if len(c.series) >= c.maxSeries {
 		return nil, status.Errorf(codes.ResourceExhausted, "the stream holds %d series already; open another one for others", c.maxSeries)
@@ -169,7 +240,7 @@ func (c *scorings) sample(ctx context.Context, w *window, values []float64, outc
 			o.err = nil
 			t.rows = w.last(m.window, c.room, len(values), t.rows[:0])
 			request := anomaly.Request{Detector: m.detector, Samples: t.rows, Explain: c.settings.explain}
-			if err := c.live.scorer.Score(ctx, request, &o.verdict); err != nil {
+			if err := c.scorer.Score(ctx, request, &o.verdict); err != nil {
 				return err // all that can be wrong with a sample is checked
 			}
 			m.verdict(&o.verdict)
@@ -203,15 +274,21 @@ func sampleError(code anomaly.Code, field, format string, args ...any) *anomaly.
 
 // write appends a StreamResult. left is how many results are still to come, this one included.
 func (c *scorings) write(out *pieces, outcomes []outcome, left int) {
-	size := 0
+	size, setID := 0, ""
 	for k := range outcomes {
 		o := &outcomes[k]
+		if o.err == nil {
+			setID = c.setID
+		}
 		if o.err != nil {
 			o.size = errorSize(o.err)
 		} else {
 			o.size = verdictSize(&o.verdict, c.settings.detectors[k] == anomaly.IsolationForest)
 		}
 		size += fieldSize(fieldSize(o.size))
+	}
+	if setID != "" { // rule FL8
+		size += fieldSize(len(setID))
 	}
 	out.room(fieldSize(size), left*fieldSize(size)+idFieldSize)
 	b := appendHead(out.now, 1, size)
@@ -223,6 +300,9 @@ func (c *scorings) write(out *pieces, outcomes []outcome, left int) {
 		} else {
 			b = appendVerdict(appendHead(b, 1, o.size), &o.verdict, c.settings.detectors[k] == anomaly.IsolationForest)
 		}
+	}
+	if setID != "" {
+		b = protowire.AppendString(append(b, tag(2, protowire.BytesType)), setID)
 	}
 	out.now = b
 }

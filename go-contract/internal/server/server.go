@@ -21,10 +21,10 @@ const MaxMessageBytes = anomaly.MaxBatchBytes + 1<<20
 const fullName = "dwcp.anomaly.v1.ScoringService"
 
 // HealthName is the name of a detector in grpc.health.v1. Every detector of the contract has one: SERVING when the model set can score
-// it, else NOT_SERVING. The empty name and the service's name stand for the server as a whole.
+// it, else NOT_SERVING. At a fleet all are SERVING: series differ in what their sets have. The empty name and the service's name stand for the server as a whole.
 func HealthName(d anomaly.Detector) string { return fullName + "/" + d.String() }
 
-// Server answers calls with one model set at a time.
+// Server answers calls with one model set, or one fleet, at a time.
 type Server struct {
 	// Addresses are what clients may pass to gRPC, `127.0.0.1:50051` or `unix:/run/dwcp.sock`; filled by Start.
 	Addresses []string
@@ -64,13 +64,18 @@ func options(s *service) []grpc.ServerOption {
 // top: one too many of them has to reach the server to be refused (rule L3).
 const unaryPerConnection = 256
 
-// New makes a server that listens nowhere yet. What goes wrong inside a call is written to log.
+// New makes a server that listens nowhere yet, for one model set. What goes wrong inside a call is written to log.
 func New(scorer anomaly.Scorer, settings Settings, log *slog.Logger) (*Server, error) {
 	return newServer(scorer, lookAt(settings.Models), settings, log)
 }
 
+// NewFleet is New for a fleet.
+func NewFleet(fleet *anomaly.Fleet, settings Settings, log *slog.Logger) (*Server, error) {
+	return newServer(fleet, lookAt(settings.Models), settings, log)
+}
+
 // newServer is New with the look of the folder before the scorer was opened: what changed since is seen by the watcher.
-func newServer(scorer anomaly.Scorer, seen look, settings Settings, log *slog.Logger) (*Server, error) {
+func newServer(scorer served, seen look, settings Settings, log *slog.Logger) (*Server, error) {
 	if err := settings.check(); err != nil {
 		return nil, err
 	}

@@ -37,6 +37,10 @@ func (c *scoreCall) release() {
 }
 
 func (c *scoreCall) run(ctx context.Context, _ *service, l *live) error {
+	l, err := l.choose(c.series)
+	if err != nil {
+		return err
+	}
 	if err := l.checkExplain(ctx, c.target); err != nil {
 		return err
 	}
@@ -79,6 +83,10 @@ func (c *batchCall) release() {
 }
 
 func (c *batchCall) run(ctx context.Context, _ *service, l *live) error {
+	l, err := l.choose(c.series)
+	if err != nil {
+		return err
+	}
 	if err := l.checkExplain(ctx, c.target); err != nil {
 		return err
 	}
@@ -125,16 +133,42 @@ func (l *live) checkExplain(ctx context.Context, t target) error {
 	return invalid("explain", "explain is %d; the contract has no such value", t.explain)
 }
 
-// modelSetCall is a call of GetModelSet. All calls give the same message.
+// modelSetCall is a call of GetModelSet. Where there is one set, all calls give the same message.
 type modelSetCall struct {
+	series string
 	answer *anomalyv1.GetModelSetResponse
 }
 
-func (c *modelSetCall) decode(b []byte) error  { return decodeNothing(b) }
+// decode reads a GetModelSetRequest.
+func (c *modelSetCall) decode(b []byte) error {
+	for len(b) > 0 {
+		f, rest, err := nextField(b, maxNesting)
+		if err == nil && f.number == 1 && f.kind == protowire.BytesType {
+			c.series, err = text(f.bytes)
+		}
+		if err != nil {
+			return err
+		}
+		b = rest
+	}
+	return nil
+}
+
 func (c *modelSetCall) message() proto.Message { return c.answer }
 func (c *modelSetCall) release()               {}
 
 func (c *modelSetCall) run(_ context.Context, _ *service, l *live) error {
-	c.answer = l.modelSet
+	if l.fleet != nil && c.series == "" { // rule FL9
+		c.answer = l.modelSet
+		return nil
+	}
+	chosen, err := l.choose(c.series)
+	if err != nil {
+		return err
+	}
+	if c.answer = chosen.modelSet; c.answer == nil {
+		c.answer = describe(chosen.scorer)
+		c.answer.FleetId = l.id
+	}
 	return nil
 }

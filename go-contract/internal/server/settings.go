@@ -11,7 +11,7 @@ const DefaultListen = "127.0.0.1:50051"
 
 // Settings say how to serve.
 type Settings struct {
-	// Models is the folder of the model set.
+	// Models is the folder of the model set, or of a fleet.
 	Models string
 	// Listen is `host:port`, port 0 for any free one; empty for no TCP.
 	Listen string
@@ -36,6 +36,8 @@ type Settings struct {
 	Reflection Reflection
 	// PublicKeys: one of these must have signed a model set, at the start and at each reload (rule A8); none asks for no signature.
 	PublicKeys []ed25519.PublicKey
+	// MaxSets is how many sets of a fleet are open; 0 is anomaly.DefaultMaxSets.
+	MaxSets int
 	Limits
 }
 
@@ -88,6 +90,8 @@ func (s Settings) check() error {
 		}
 	}
 	switch {
+	case s.MaxSets < 0 || s.MaxSets > 1<<30:
+		return cannotStart("--max-sets is %d; give at least 1", s.MaxSets)
 	case s.DriftWindow < 0 || s.DriftWindow > 1<<30:
 		return cannotStart("--drift-window is %d; give a number of rows, or 0 for none", s.DriftWindow)
 	case s.Grace < 0:

@@ -13,7 +13,7 @@ import (
 	anomaly "dwcp.internal/anomaly"
 )
 
-// An opener with keys refuses what is unsigned or signed by another key, at the start and at each reload (rule A8).
+// A server with keys refuses what is unsigned or signed by another key, at the start and at each reload (rule A8).
 func TestOpenerChecksSignatures(t *testing.T) {
 	folder := t.TempDir()
 	require.NoError(t, os.CopyFS(folder, os.DirFS(referenceSet)))
@@ -22,18 +22,18 @@ func TestOpenerChecksSignatures(t *testing.T) {
 	other, _, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
 
-	_, err = opener([]ed25519.PublicKey{public})(folder)
+	_, err = openServed(folder, Settings{PublicKeys: []ed25519.PublicKey{public}})
 	require.ErrorIs(t, err, anomaly.CodeSignatureMissing)
 	manifest, err := os.ReadFile(filepath.Join(folder, anomaly.ManifestFile))
 	require.NoError(t, err)
 	unsigned := lookAt(folder)
 	require.NoError(t, os.WriteFile(filepath.Join(folder, anomaly.SignatureFile), ed25519.Sign(private, manifest), 0o644))
 	assert.NotEqual(t, unsigned, lookAt(folder), "a set that is signed later is looked at again")
-	_, err = opener([]ed25519.PublicKey{other})(folder)
+	_, err = openServed(folder, Settings{PublicKeys: []ed25519.PublicKey{other}})
 	require.ErrorIs(t, err, anomaly.CodeSignatureInvalid)
 	for _, keys := range [][]ed25519.PublicKey{{public}, {other, public}, nil} {
-		scorer, err := opener(keys)(folder)
+		scorer, err := openServed(folder, Settings{PublicKeys: keys})
 		require.NoError(t, err)
-		assert.NoError(t, scorer.Close())
+		assert.NoError(t, scorer.(anomaly.Scorer).Close())
 	}
 }

@@ -1,6 +1,7 @@
 """P-values and levels from held-out normal scores (rules C1 to C4, EN5)."""
 
 import bisect
+from array import array
 
 import numpy as np
 
@@ -22,7 +23,8 @@ class Calibration:
 
     def __init__(self, scores: np.ndarray, critical: float | None = None) -> None:
         self._scores = np.asarray(scores, np.float32)
-        self._sorted: list[float] = self._scores.tolist()
+        # Plain numbers, which `bisect` needs, without an object for each: a fleet holds thousands of these.
+        self._sorted = array("f", self._scores.tobytes())
         self._critical = critical
 
     def single(self, score: float, is_anomaly: bool) -> tuple[float, int]:

@@ -20,6 +20,7 @@ _SERVE = """examples:
   dwcp-sidecar serve --models models --listen 127.0.0.1:50051 --workers 4 --metrics 127.0.0.1:9464
   dwcp-sidecar serve --models models --listen 0.0.0.0:50051 --tls-cert tls.crt --tls-key tls.key --tls-client-ca ca.crt
   dwcp-sidecar serve --models models --public-key signing-key.pub.pem
+  dwcp-sidecar serve --models models/fleet --max-sets 500
 
 It prints one line when it answers: `ready ADDRESS... model_set=ID`. At SIGTERM or SIGINT health becomes NOT_SERVING,
 calls in flight finish, the exit status is 0; a second signal ends them. At SIGHUP it looks for a new model set at once.
@@ -38,6 +39,9 @@ _CHECK = """examples:
   dwcp-sidecar check --models models/reference/v1
   dwcp-sidecar check --models models && echo "fit to serve"
   dwcp-sidecar check --models models --public-key signing-key.pub.pem && echo "signed, and fit to serve"
+  dwcp-sidecar check --models models/fleet
+
+Of a fleet every set is opened; all that are refused are listed, and the exit status is 1 then.
 """
 
 _HEALTH = """examples:
@@ -124,9 +128,14 @@ def _score(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from dwcp_sidecar.fleet_index import is_fleet
     from dwcp_sidecar.model_set import ModelSet
 
     keys = _public_keys(arguments)
+    if is_fleet(arguments.models):
+        from dwcp_sidecar.fleet_check import check
+
+        return check(arguments.models, keys)
     models = ModelSet.open(
         arguments.models, public_keys=keys
     )  # runs every golden case: a set that opens has passed all of them
@@ -190,9 +199,10 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     models_help = "folder with manifest.json, for example models/reference/v1"
+    or_fleet = f"{models_help}, or fleet of such folders, with fleet.json"
 
-    serve = command("serve", _serve, "answer gRPC calls with one model set", _SERVE)
-    flags.add(serve, models_help)
+    serve = command("serve", _serve, "answer gRPC calls with one model set, or a fleet", _SERVE)
+    flags.add(serve, or_fleet)
 
     score = command("score", _score, "answer JSON lines from standard input", _SCORE)
     source = "needed unless --address is given; with it, the server must have this very set in use"
@@ -221,8 +231,8 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout", type=float, default=2.0, metavar="SECONDS", help="for the answer (default: %(default)s)"
     )
 
-    check = command("check", _check, "open a model set, audit it and run its golden vectors", _CHECK)
-    check.add_argument("--models", type=Path, required=True, metavar="DIR", help=models_help)
+    check = command("check", _check, "open a model set or a fleet, audit it and run its golden vectors", _CHECK)
+    check.add_argument("--models", type=Path, required=True, metavar="DIR", help=or_fleet)
     flags.add_public_key(check)
     return parser
 

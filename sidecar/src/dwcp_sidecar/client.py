@@ -62,6 +62,7 @@ class Client:
         detector: str,
         samples: Sequence[Sequence[float]],
         *,
+        series: str = "",
         explain: Explain = Explain.ALARMS,
         model_set_id: str = "",
         timeout: float | None = None,
@@ -71,12 +72,16 @@ class Client:
         Args:
             detector: for example `isolation_forest`.
             samples: raw values in schema order, oldest first (W1, W2).
+            series: whose they are: a fleet scores them with the set of this series (FL2).
             explain: when contributions and expected values are wanted.
             model_set_id: refuse unless this set is in use; empty for the client's.
             timeout: seconds, instead of the client's.
         """
         request = scoring_pb2.ScoreRequest(
-            detector=_number(detector), explain=int(explain), model_set_id=model_set_id or self._pinned
+            detector=_number(detector),
+            explain=int(explain),
+            model_set_id=model_set_id or self._pinned,
+            series=series,
         )
         for sample in samples:
             request.samples.add().values.extend(sample)
@@ -88,6 +93,7 @@ class Client:
         rows: Any,
         *,
         series: bool = False,
+        series_name: str = "",
         explain: Explain = Explain.ALARMS,
         model_set_id: str = "",
         timeout: float | None = None,
@@ -97,6 +103,7 @@ class Client:
         Args:
             rows: raw values `[n, features]` or `[items, timesteps, features]`.
             series: the rows are one series, oldest first; every full window is an item.
+            series_name: whose rows they are: what `score` calls `series`.
         """
         request = scoring_pb2.ScoreBatchRequest(
             detector=_number(detector),
@@ -104,19 +111,32 @@ class Client:
             layout=scoring_pb2.BATCH_LAYOUT_SERIES if series else scoring_pb2.BATCH_LAYOUT_WINDOWS,
             explain=int(explain),
             model_set_id=model_set_id or self._pinned,
+            series=series_name,
         )
         return self._score(lambda stub: stub.ScoreBatch, request, timeout)
 
-    def model_set(self, *, timeout: float | None = None) -> scoring_pb2.GetModelSetResponse:
-        """The model set in use: its id and the metadata of its models."""
-        return self._call(lambda stub: stub.GetModelSet, scoring_pb2.GetModelSetRequest(), timeout)
+    def model_set(self, *, series: str = "", timeout: float | None = None) -> scoring_pb2.GetModelSetResponse:
+        """The model set in use: its id and the metadata of its models.
+
+        Args:
+            series: at a fleet: whose set; without one, the answer is the id of the fleet.
+            timeout: seconds, instead of the client's.
+        """
+        return self._call(lambda stub: stub.GetModelSet, scoring_pb2.GetModelSetRequest(series=series), timeout)
 
     def pin(self, *, timeout: float | None = None) -> str:
         """Insists on the set that is in use now, with every further call and stream, and returns its id.
 
         After the server has loaded another one every call is MODEL_SET_MISMATCH, until `pin` is called again.
+
+        Raises:
+            ContractError: UNKNOWN_SERIES at a fleet, which has a set for each series: give `model_set_id` with calls.
         """
-        self._pinned = self.model_set(timeout=timeout).model_set_id
+        used = self.model_set(timeout=timeout)
+        if used.fleet_id:
+            what = f"the server has the fleet {used.fleet_id[:16]}, with a set for each series: pin it call by call"
+            raise ContractError("UNKNOWN_SERIES", "series", what)
+        self._pinned = used.model_set_id
         return self._pinned
 
     def reload(self, *, timeout: float = 60.0) -> scoring_pb2.ReloadResponse:

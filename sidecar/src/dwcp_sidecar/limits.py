@@ -15,5 +15,8 @@ MAX_STREAM_SAMPLES = 4096
 MAX_SERIES_BYTES = 256
 """Longest name of a series, in UTF-8 (ST7)."""
 
+DEFAULT_MAX_SETS = 1000
+"""Sets of a fleet that a process keeps open (FL5). One with a forest of 100 trees takes 1.4 MB."""
+
 MAX_CALIBRATION_SCORES = 2_000
 """Most scores of held-out data in a model's calibration (C1)."""

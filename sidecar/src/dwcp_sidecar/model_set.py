@@ -55,7 +55,13 @@ class ModelSet:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, threads: int = 1, self_test: bool = True, public_keys: PublicKeys | None = None
+        cls,
+        path: str | Path,
+        *,
+        threads: int = 1,
+        self_test: bool = True,
+        public_keys: PublicKeys | None = None,
+        compact: bool = False,
     ) -> "ModelSet":
         """Opens the model set in a folder.
 
@@ -64,6 +70,8 @@ class ModelSet:
             threads: ONNX Runtime threads per model; scores do not depend on it.
             self_test: run the golden vectors. Left out only where a caller runs them itself.
             public_keys: accept only a set that one of these has signed (A8); None accepts any.
+            compact: keep only what scores need, for a process that holds very many sets: `golden` is empty then, and
+                metadata have no calibration scores, training history and drift reference. No score depends on it.
 
         Raises:
             ContractError: MANIFEST_MISSING, SIGNATURE_MISSING, SIGNATURE_INVALID, METADATA_INVALID,
@@ -91,7 +99,7 @@ class ModelSet:
                 model = _joined(metadata, models, metadatas)
             else:
                 audit_graph(metadata, OnnxFile.parse(contents[entry.graph], entry.graph))
-                model = Model(metadata, contents[entry.graph], threads)
+                model = Model(metadata, contents[entry.graph], threads, compact=compact)
             golden = protojson.parse(contents[entry.golden], golden_pb2.GoldenFile(), entry.golden)
             check_version(golden.schema_version, entry.golden)
             audit_golden(golden, metadata.model_type, entry.golden)
@@ -102,6 +110,10 @@ class ModelSet:
             files = {detectors.NAMES[entry.detector]: entry.golden for entry in manifest.models}
             for name, model in models.items():
                 require_golden(goldens[name], model, files[name])
+        if compact:
+            metadatas, goldens = {name: published(metadata) for name, metadata in metadatas.items()}, {}
+            for name, model in models.items():
+                model.metadata = metadatas[name]
         return cls(hashlib.sha256(raw).hexdigest(), folder, models, metadatas, goldens)
 
     def model(self, name: str) -> Scorer:
@@ -136,6 +148,18 @@ def _ensemble_last(manifest: model_pb2.Manifest) -> list[model_pb2.ModelEntry]:
 def _in_order(found: Mapping[str, T]) -> dict[str, T]:
     """What was found by detector, in the order of the enum, as the manifest has it."""
     return {name: found[name] for name in detectors.BY_NAME if name in found}
+
+
+def published(metadata: model_pb2.ModelMetadata) -> model_pb2.ModelMetadata:
+    """A copy of metadata as GetModelSet gives them: without calibration scores, training history and drift reference.
+
+    They are removed before the copy is made: what is removed from a message stays in its memory.
+    """
+    short = type(metadata).FromString(metadata.SerializeToString())
+    short.calibration.ClearField("scores")
+    short.training.ClearField("history")
+    short.ClearField("drift")
+    return type(metadata).FromString(short.SerializeToString())
 
 
 def _joined(

@@ -7,6 +7,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
+from dwcp_sidecar import protojson_plain
 from dwcp_sidecar.errors import ContractError
 
 M = TypeVar("M", bound=Message)
@@ -16,12 +17,14 @@ SCHEMA_VERSION = 1
 
 
 def parse(text: bytes, message: M, name: str) -> M:
-    """Fills `message` from ProtoJSON bytes.
+    """Fills `message`, which is empty, from ProtoJSON bytes.
 
     Raises:
         ContractError: SCHEMA_FROM_FUTURE or METADATA_INVALID naming the file: it was written by a newer version of the
             contract (A4), or it is not JSON, has unknown fields or wrong types (A3).
     """
+    if protojson_plain.fill(text, message):
+        return message
     try:
         json_format.Parse(text, message, ignore_unknown_fields=False)
     except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:

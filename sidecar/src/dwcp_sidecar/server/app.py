@@ -17,7 +17,7 @@ from dwcp_sidecar.server import oip, tcp, tls, unix_socket
 from dwcp_sidecar.server.calls import Calls
 from dwcp_sidecar.server.event_loop import EventLoop, event_loop_fits
 from dwcp_sidecar.server.gate import Gate
-from dwcp_sidecar.server.live import Live
+from dwcp_sidecar.server.live import Live, Served
 from dwcp_sidecar.server.metrics import Metrics
 from dwcp_sidecar.server.outgoing import unsent
 from dwcp_sidecar.server.servicer import OPERATIONS, SERVICE, Servicer, operations
@@ -58,8 +58,9 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 def health_name(detector: str) -> str:
     """Name of a detector in grpc.health.v1, for example `dwcp.anomaly.v1.ScoringService/isolation_forest`.
 
-    Every detector of the contract has one: SERVING when the model set can score it, else NOT_SERVING. The empty name
-    and the service's name stand for the server as a whole.
+    Every detector of the contract has one: SERVING when the model set can score it, else NOT_SERVING. At a fleet all
+    are SERVING: series differ in what their sets have. The empty name and the service's name stand for the server as a
+    whole.
     """
     return f"{SERVICE.full_name}/{detector}"
 
@@ -236,9 +237,11 @@ class App:
         self._socket = path
         return f"unix:{path}"
 
-    def _set_health(self, models: ModelSet) -> None:
+    def _set_health(self, served: Served) -> None:
         serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", SERVICE.full_name):
             self._health.set(name, serving)
+        # Which detectors the sets of a fleet have is known when they are open.
+        there = served.models if isinstance(served, ModelSet) else detectors.BY_NAME
         for detector in detectors.BY_NAME:
-            self._health.set(health_name(detector), serving if detector in models.models else not_serving)
+            self._health.set(health_name(detector), serving if detector in there else not_serving)

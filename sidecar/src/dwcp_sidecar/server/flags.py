@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dwcp_sidecar.limits import DEFAULT_MAX_SETS
 from dwcp_sidecar.server.settings import DEFAULT_LISTEN, DEFAULT_WINDOW, Limits, Reflection, Settings, StartError, Tls
 from dwcp_sidecar.signatures import KeyFileError, PublicKeys
 
@@ -60,6 +61,7 @@ def add(serve: argparse.ArgumentParser, models_help: str) -> None:
     number("--max-in-flight", limits.in_flight, "N", "calls taken at a time by a worker, waiting ones included")
     number("--max-streams", limits.streams, "N", "open streams of a worker")
     number("--max-series", limits.series, "N", "series of a stream")
+    number("--max-sets", DEFAULT_MAX_SETS, "N", "sets of a fleet that a worker keeps open")
     number("--stream-idle", limits.idle, "SECONDS", "a stream on which nothing moves for so long is ended")
 
     life = serve.add_argument_group("life")
@@ -144,6 +146,7 @@ def settings(flags: Mapping[str, Any]) -> Settings:
         tls=_tls(path("tls_cert"), path("tls_key"), path("tls_client_ca")),
         reflection=Reflection(flags["reflection"]),
         traces=flags["traces"],
+        max_sets=flags["max_sets"],
         public_keys=public_keys(flags.get("public_key")),
     )
 

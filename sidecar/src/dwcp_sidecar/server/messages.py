@@ -5,13 +5,14 @@ import numpy as np
 from dwcp.anomaly.v1 import scoring_pb2
 from dwcp_sidecar.calibration import level_name
 from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.fleet import Fleet
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.server.metrics import Metrics
 from dwcp_sidecar.verdicts import Explain, MemberVerdict, Verdict, Verdicts
 
 
-def check_id(models: ModelSet, wanted: str, field: str) -> None:
+def check_id(models: ModelSet | Fleet, wanted: str, field: str) -> None:
     """Refuses a set that is not in use with MODEL_SET_MISMATCH; an empty id asks for whichever is."""
     if wanted not in ("", models.id):
         what = f"model set {wanted[:64]} was asked for, {models.id} is in use; ask for that one or for none"

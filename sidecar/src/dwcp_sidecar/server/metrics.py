@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # prometheus_client is imported by the process that counts: i
     import numpy as np
     from prometheus_client.metrics_core import Metric
 
+    from dwcp_sidecar.lazy_cache import Counts
     from dwcp_sidecar.server.metrics_page import Page
     from dwcp_sidecar.server.recent import Recent
 
@@ -104,7 +105,9 @@ class Metrics:
         def gauge(name: str, help: str, mode: Any, *labels: str) -> Any:
             return prometheus.Gauge(name, help, labels, registry=self._registry, multiprocess_mode=mode)
 
-        self._gauge = gauge
+        self._counter, self._gauge = counter, gauge
+        self._fleet: _Fleet | None = None  # made when there is a fleet: a page of one set says nothing of it
+        self._fleet_sources: tuple[Callable[[], float], Callable[[], Counts]] | None = None
         self._requests = counter("dwcp_requests_total", "Calls answered, streams when they end.", "method", "code")
         self._seconds = prometheus.Histogram(
             "dwcp_request_seconds",
@@ -280,6 +283,25 @@ class Metrics:
                     self._budget.remove(former)
             self._budgeted = now
 
+    def fleet(self, series: Callable[[], float], counts: Callable[[], "Counts"]) -> None:
+        """Says that a fleet is in use (FL9).
+
+        Args:
+            series: how many its index lists.
+            counts: of its sets; only ever rising but for those that are open.
+        """
+        with self._lock:
+            self._fleet_sources = series, counts
+            if self._fleet is None:
+                self._fleet = _Fleet(self._counter, self._gauge)
+
+    def read_fleet(self) -> None:
+        """Brings the metrics of the fleet up to date: when a scrape comes, or once a second."""
+        with self._lock:
+            if self._fleet is not None and self._fleet_sources is not None:
+                series, counts = self._fleet_sources
+                self._fleet.show(series(), counts())
+
     def worker_restart(self) -> None:
         """Counts a worker that was started in the place of one that ended."""
         self._restarts.inc()
@@ -337,6 +359,8 @@ class Metrics:
         """The page, in the Prometheus text format."""
         from prometheus_client import generate_latest
 
+        if not self._shared:
+            self.read_fleet()
         page: bytes = generate_latest(_Shared(self._shared) if self._shared else self._registry)
         return page if self._feedback is None else page + generate_latest(self._feedback)
 
@@ -358,6 +382,7 @@ class Metrics:
         for turn in itertools.count():
             for metric, function in sources:
                 metric.set(function())
+            self.read_fleet()
             if turn % _DRIFT_EVERY == 0:
                 self._publish_drift()
             if self._stop.wait(_PUBLISH_SECONDS):
@@ -405,6 +430,26 @@ class _Drift:
         return found.values()
 
 
+class _Fleet:
+    """The metrics of FL9."""
+
+    def __init__(self, counter: Callable[[str, str], Any], gauge: Callable[[str, str, str], Any]) -> None:
+        self._series = gauge("dwcp_fleet_series", "Series that the index of the fleet lists.", "livemax")
+        self._open = gauge("dwcp_fleet_sets_open", "Model sets that are open.", "livesum")
+        self._opened = counter("dwcp_fleet_sets_opened_total", "Model sets that were opened.")
+        self._closed = counter("dwcp_fleet_sets_closed_total", "Model sets that were closed.")
+        self._before = (0, 0)
+
+    def show(self, series: float, counts: "Counts") -> None:
+        """Shows what a fleet has now. A fleet that takes the place of another goes on with its counts (FL7)."""
+        self._series.set(series)
+        self._open.set(counts.open)
+        before = self._before if counts.opened >= self._before[0] and counts.closed >= self._before[1] else (0, 0)
+        self._opened.inc(counts.opened - before[0])
+        self._closed.inc(counts.closed - before[1])
+        self._before = counts.opened, counts.closed
+
+
 class NoMetrics(Metrics):
     """Counts nothing, and imports nothing: for a server that nobody asks for metrics."""
 
@@ -436,6 +481,10 @@ class NoMetrics(Metrics):
     def model_set(self, id: str, loaded: float, created: float) -> None: ...
 
     def detectors(self, budgets: Mapping[str, float | None]) -> None: ...
+
+    def fleet(self, series: Callable[[], float], counts: Callable[[], "Counts"]) -> None: ...
+
+    def read_fleet(self) -> None: ...
 
     def worker_restart(self) -> None: ...
 

@@ -10,10 +10,12 @@ import numpy as np
 
 from dwcp.oip.v2 import inference_pb2 as oip
 from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.fleet import Fleet
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.protojson import SCHEMA_VERSION
 from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.server.calls import Method
+from dwcp_sidecar.server.live import Served
 from dwcp_sidecar.server.messages import check_id, count_batch
 from dwcp_sidecar.server.metrics import Metrics, NoMetrics
 from dwcp_sidecar.verdicts import Explain, Verdicts
@@ -77,10 +79,10 @@ class NotFoundError(ContractError):
 
 
 class HasModels(Protocol):
-    """Whatever holds the model set in use."""
+    """Whatever holds the model set or fleet in use."""
 
     @property
-    def models(self) -> ModelSet: ...
+    def models(self) -> Served: ...
 
 
 class InferenceService:
@@ -115,7 +117,7 @@ class InferenceService:
         return oip.ServerReadyResponse(ready=not self._draining())
 
     def model_ready(self, request: oip.ModelReadyRequest) -> oip.ModelReadyResponse:
-        models = self._live.models
+        models = _set(self._live.models)
         try:
             _model(models, request.name, request.version)
         except NotFoundError as error:
@@ -128,7 +130,7 @@ class InferenceService:
         return oip.ServerMetadataResponse(name=NAME, version=VERSION)
 
     def model_metadata(self, request: oip.ModelMetadataRequest) -> oip.ModelMetadataResponse:
-        models = self._live.models
+        models = _set(self._live.models)
         model = _model(models, request.name, request.version)
         response = oip.ModelMetadataResponse(name=model.name, versions=[models.id], platform=PLATFORM)
         response.inputs.add(name=INPUT, datatype="FP64", shape=(_ANY, *_item_shape(model)))
@@ -140,7 +142,7 @@ class InferenceService:
 
     def model_infer(self, request: oip.ModelInferRequest, metrics: Metrics = _NOBODY) -> oip.ModelInferResponse:
         """Scores a batch to the bits of ScoreBatch (O3)."""
-        models = self._live.models
+        models = _set(self._live.models)
         model = _model(models, request.model_name, request.model_version)
         names = _wanted(model, request)
         explain = Explain.NEVER if _EXPLAINED.isdisjoint(names) else Explain.ALWAYS
@@ -171,6 +173,14 @@ def _model(models: ModelSet, name: str, version: str) -> Scorer:
         field = error.field if error.field == "model_version" else "model_name"
         raise NotFoundError(error.code, field, error.message) from None
     return model
+
+
+def _set(served: Served) -> ModelSet:
+    """The set in use. The protocol has no series, so a fleet has none for it (FL9)."""
+    if isinstance(served, Fleet):
+        what = "this server has a fleet, and the protocol names no series; use dwcp.anomaly.v1.ScoringService"
+        raise ContractError("UNKNOWN_SERIES", "series", what)
+    return served
 
 
 def _item_shape(model: Scorer) -> tuple[int, ...]:

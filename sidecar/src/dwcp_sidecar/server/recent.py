@@ -8,6 +8,7 @@ import numpy as np
 from dwcp_sidecar.drift import FeatureDrift, Reference, Sketch, references
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.scorer import Scorer
+from dwcp_sidecar.server.live import Served
 from dwcp_sidecar.server.settings import DEFAULT_WINDOW
 
 LARGEST = 1 << 20
@@ -82,8 +83,11 @@ class Recent:
         self._window = window
         self._rows: Mapping[Scorer, Rows] = {}
 
-    def use(self, models: ModelSet) -> None:
-        """Starts anew with a model set."""
+    def use(self, models: Served) -> None:
+        """Starts anew with a model set. Of the sets of a fleet nothing is kept (FL9)."""
+        if not isinstance(models, ModelSet):
+            self._rows = {}
+            return
         found: dict[str, Reference] = {}
         if self._window > 0:
             found = references({name: model.metadata for name, model in models.models.items()}, models.models)

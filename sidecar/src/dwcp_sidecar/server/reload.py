@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"  # MANIFEST of `model_set`, which brings ONNX Runtime along
 
+_CURRENT = "current"  # link to the release in use
+
 Signature = tuple[tuple[object, ...], ...]
 """What a look at a folder saw: two that are equal saw the same files."""
 
@@ -47,9 +49,12 @@ def signature(folder: Path) -> Signature:
     The answer differs when a file of the model set was written, replaced, removed or got other rights, and when a link
     on the way to it points elsewhere. No file is read, and there is an answer whatever is there.
     """
+    current = folder / _CURRENT
     try:
         # A set is read beside its resolved manifest (A6); a file put beside the links is refused, so it counts too.
-        folders = dict.fromkeys((folder.resolve(), (folder / _MANIFEST).resolve().parent))
+        # So is a fleet beside the index that `current` leads to (FL1); its sets never change.
+        index = (current if current.is_symlink() else folder).resolve()
+        folders = dict.fromkeys((folder.resolve(), (folder / _MANIFEST).resolve().parent, index))
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         return (("unresolved", str(error)),)
     return tuple(row for each in folders for row in _rows(each))

@@ -9,11 +9,12 @@ from dwcp.anomaly.v1 import scoring_pb2
 from dwcp_sidecar import detectors
 from dwcp_sidecar.errors import ContractError
 from dwcp_sidecar.features import check_samples
-from dwcp_sidecar.model_set import ModelSet
+from dwcp_sidecar.fleet import Fleet
+from dwcp_sidecar.model_set import ModelSet, published
 from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.server import wire
 from dwcp_sidecar.server.calls import Method, StatusError
-from dwcp_sidecar.server.live import Live
+from dwcp_sidecar.server.live import Live, chosen
 from dwcp_sidecar.server.messages import check_id, count_batch, count_one, explain_of, to_message
 from dwcp_sidecar.server.metrics import Metrics
 from dwcp_sidecar.server.streams import Streams
@@ -27,7 +28,7 @@ OPERATIONS = scoring_pb2.DESCRIPTOR.services_by_name["OperationsService"]
 
 
 class Servicer:
-    """Answers with the live model set, which every call reads once.
+    """Answers with the live model set or fleet, which every call reads once.
 
     Args:
         live: holds it.
@@ -50,7 +51,7 @@ class Servicer:
         ]
 
     def score(self, request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:
-        models = self._live.models
+        models = chosen(self._live.models, request.series)
         model = _model(models, request)
         explain = explain_of(request.explain)
         window = check_samples([sample.values for sample in request.samples], model.feature_names, model.timesteps)
@@ -59,7 +60,7 @@ class Servicer:
         return scoring_pb2.ScoreResponse(verdict=to_message(model, verdict), model_set_id=models.id)
 
     def score_batch(self, request: scoring_pb2.ScoreBatchRequest) -> bytes:
-        models = self._live.models
+        models = chosen(self._live.models, request.series)
         model = _model(models, request)
         explain = explain_of(request.explain)
         series = _series(request.layout)
@@ -70,14 +71,16 @@ class Servicer:
         return wire.batch_response(verdicts, explained=asked, threshold=model.threshold, id=models.id)
 
     def get_model_set(self, request: scoring_pb2.GetModelSetRequest) -> scoring_pb2.GetModelSetResponse:
-        models = self._live.models
-        response = scoring_pb2.GetModelSetResponse(model_set_id=models.id)
+        served = self._live.models
+        response = scoring_pb2.GetModelSetResponse()
+        if isinstance(served, Fleet):
+            response.fleet_id = served.id
+            if not request.series:
+                return response
+        models = chosen(served, request.series)
+        response.model_set_id = models.id
         for model in models.models.values():
-            metadata = response.models.add()
-            metadata.CopyFrom(model.metadata)
-            metadata.calibration.ClearField("scores")
-            metadata.training.ClearField("history")
-            metadata.ClearField("drift")
+            response.models.append(published(model.metadata))
         return response
 
 

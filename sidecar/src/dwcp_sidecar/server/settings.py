@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dwcp_sidecar.limits import MAX_BATCH_BYTES
+from dwcp_sidecar.limits import DEFAULT_MAX_SETS, MAX_BATCH_BYTES
 from dwcp_sidecar.signatures import PublicKeys
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
@@ -88,7 +88,7 @@ class Settings:
     """How to serve.
 
     Attributes:
-        models: folder of the model set.
+        models: folder of the model set, or of a fleet.
         listen: `host:port`, port 0 for any free one; None for no TCP.
         unix: path of a unix socket; None for none.
         workers: processes that share the addresses; each has the limits to itself.
@@ -102,6 +102,7 @@ class Settings:
         tls: files for TLS on the TCP address; None for plain text.
         reflection: whether the services can be listed.
         traces: whether OpenTelemetry spans are sent.
+        max_sets: sets of a fleet that a process keeps open (FL5).
         public_keys: one of these must have signed a model set, at start and at each reload (A8); None asks for none.
         reuse_port: whether other processes may listen on the same port; set by a supervisor for its workers.
 
@@ -123,6 +124,7 @@ class Settings:
     tls: Tls | None = None
     reflection: Reflection = Reflection.AUTO
     traces: bool = False
+    max_sets: int = DEFAULT_MAX_SETS
     public_keys: PublicKeys | None = None
     reuse_port: bool = False
 
@@ -136,6 +138,8 @@ class Settings:
             raise StartError("--feedback is shown on the page of --metrics; add --metrics HOST:PORT")
         if not 0 <= self.drift_window <= MAX_WINDOW:
             raise StartError(f"--drift-window is {self.drift_window}; give a number of rows, or 0 for none")
+        if self.max_sets < 1:
+            raise StartError(f"--max-sets is {self.max_sets}; give at least 1")
         if self.workers < 1:
             raise StartError(f"--workers is {self.workers}; give at least 1")
         for flag, seconds in (("--grace", self.grace), ("--watch", self.watch)):

@@ -4,7 +4,6 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
-from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.server import memory
 from dwcp_sidecar.server.announce import announced
 from dwcp_sidecar.server.reload import Outcome, Reloader, signature
@@ -22,17 +21,19 @@ def serve(settings: Settings) -> NoReturn:
         StartError: an address or a file cannot be had.
     """
     memory.limit_arenas()
+    from dwcp_sidecar.server.live import open_served
+
     seen = signature(settings.models)
     with ThreadPoolExecutor(1) as pool:
-        opening = pool.submit(ModelSet.open, settings.models, public_keys=settings.public_keys)
+        opening = pool.submit(open_served, settings.models, settings)
         # While ONNX Runtime computes golden vectors Python is free to import gRPC.
         from dwcp_sidecar.server.serving import Serving, leave
-    models = opening.result()
+    served = opening.result()
 
     signals = Signals(*STOP, RELOAD)  # before this nothing is open that a signal could leave behind
-    serving = Serving(settings, models, lambda: reloader.reload())
+    serving = Serving(settings, served, lambda: reloader.reload())
     app, candidate = serving.app, serving.candidate
-    del models  # the live set is the one to hold it, and to let go of it
+    del served  # the live set is the one to hold it, and to let go of it
 
     def change() -> Outcome:
         candidate.prepare(settings.models)

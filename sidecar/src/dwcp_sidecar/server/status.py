@@ -16,6 +16,7 @@ STATUS: dict[str, grpc.StatusCode] = {
     "INVALID_REQUEST": grpc.StatusCode.INVALID_ARGUMENT,
     "UNKNOWN_DETECTOR": grpc.StatusCode.INVALID_ARGUMENT,
     "DETECTOR_UNAVAILABLE": grpc.StatusCode.NOT_FOUND,
+    "UNKNOWN_SERIES": grpc.StatusCode.NOT_FOUND,
     "NO_SAMPLES": grpc.StatusCode.INVALID_ARGUMENT,
     "TOO_MANY_SAMPLES": grpc.StatusCode.INVALID_ARGUMENT,
     "WRONG_WIDTH": grpc.StatusCode.INVALID_ARGUMENT,

@@ -12,15 +12,19 @@ import numpy as np
 from dwcp.anomaly.v1 import errors_pb2, scoring_pb2
 from dwcp_sidecar import detectors
 from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.fleet import Fleet
 from dwcp_sidecar.limits import MAX_SERIES_BYTES, MAX_STREAM_SAMPLES
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.scorer import Scorer
 from dwcp_sidecar.server.calls import StatusError
-from dwcp_sidecar.server.live import Live
+from dwcp_sidecar.server.live import Live, Served
 from dwcp_sidecar.server.messages import check_id, count_batch, count_one, explain_of, to_message
 from dwcp_sidecar.server.metrics import Metrics
 from dwcp_sidecar.server.settings import Limits
 from dwcp_sidecar.verdicts import Explain, Verdict
+
+_OPEN_GROUPS = 64
+"""Model sets that one request of a stream holds at a time; so a request of many series holds no more memory (FL5)."""
 
 
 class Window:
@@ -60,7 +64,7 @@ class Window:
 class _Session:
     """One stream: its settings and the windows of its series."""
 
-    def __init__(self, first: scoring_pb2.ScoreStreamRequest, models: ModelSet, limits: Limits, metrics: Metrics):
+    def __init__(self, first: scoring_pb2.ScoreStreamRequest, models: Served, limits: Limits, metrics: Metrics):
         if not first.HasField("settings"):
             raise _invalid("settings", "the first request carries no settings; say there which detectors score")
         wanted = first.settings
@@ -68,7 +72,7 @@ class _Session:
             raise _invalid("settings.detectors", "name at least one detector, and each once")
         for index, number in enumerate(wanted.detectors):
             try:
-                models.model(detectors.NAMES.get(number, f"detector {number}"))
+                _require(models, detectors.NAMES.get(number, f"detector {number}"))
             except ContractError as error:
                 raise ContractError(error.code, f"settings.detectors[{index}]", error.message) from None
         self._id = wanted.model_set_id
@@ -79,23 +83,25 @@ class _Session:
         self._metrics = metrics
         self._windows: dict[str, Window] = {}
         self._features: list[str] = []
+        self._length = 1
         self._use(models)
 
-    def _use(self, models: ModelSet) -> None:
-        """Takes over the live set; windows survive when the features are the same (ST6)."""
+    def _use(self, models: Served) -> None:
+        """Takes over what is live; windows survive when the features are the same (ST6)."""
         self._models = models
-        self._scored = [models.models.get(name) for name in self._names]
-        present = [model for model in self._scored if model is not None]
-        features = present[0].feature_names if present else self._features
-        length = max((model.timesteps for model in present), default=1)
+        self._alone: _Group | None = None
+        features = self._features
+        if isinstance(models, Fleet):
+            features = [name for name, _ in models.index.features]
+        else:
+            self._alone = _Group(models, self._names)
+            features = self._alone.features or features
+            self._length = max(self._length, self._alone.length)
         if features != self._features:
             self._features = features
             self._windows.clear()
-        elif length > self._length:
-            self._windows = {name: _lengthened(window, length) for name, window in self._windows.items()}
-        self._length = length
 
-    def answer(self, request: scoring_pb2.ScoreStreamRequest, models: ModelSet) -> scoring_pb2.ScoreStreamResponse:
+    def answer(self, request: scoring_pb2.ScoreStreamRequest, models: Served) -> scoring_pb2.ScoreStreamResponse:
         """Scores the samples of one request."""
         if models is not self._models:
             check_id(models, self._id, "settings.model_set_id")
@@ -103,22 +109,70 @@ class _Session:
         if len(request.samples) > MAX_STREAM_SAMPLES:
             what = f"{len(request.samples)} samples; at most {MAX_STREAM_SAMPLES} fit in one request of a stream"
             raise ContractError("BATCH_TOO_LARGE", "samples", what)
-        batches = [_Batch(model) for model in self._scored]
-        outcomes = [self._take(index, sample, batches) for index, sample in enumerate(request.samples)]
-        verdicts = [batch.verdicts(self._explain, self._metrics) for batch in batches]
         response = scoring_pb2.ScoreStreamResponse(model_set_id=models.id)
-        for outcome in outcomes:
+        groups: dict[str, _Group] = {}  # by the id of the set
+        taken: list[tuple[_Group | None, list[errors_pb2.ErrorInfo | None]]] = []
+        for index, sample in enumerate(request.samples):
+            group, fault = self._group(index, sample.series, groups)
+            if group is None:
+                taken.append((None, self._refused(sample.series, fault)))
+            else:
+                taken.append((group, self._take(index, sample, group)))
+            if len(groups) > _OPEN_GROUPS:
+                self._finish(taken, groups, response)
+        self._finish(taken, groups, response)
+        return response
+
+    def _group(
+        self, index: int, series: str, groups: dict[str, "_Group"]
+    ) -> tuple["_Group | None", ContractError | None]:
+        """What scores a series, or why nothing does (FL8). Several series may have one."""
+        if self._alone is not None:
+            groups[""] = self._alone
+            return self._alone, None
+        assert isinstance(self._models, Fleet)
+        _check_name(index, series)
+        try:
+            models = self._models.set(series)
+        except ContractError as error:
+            return None, error
+        group = groups.get(models.id)
+        if group is None:
+            group = groups[models.id] = _Group(models, self._names)
+            self._length = max(self._length, group.length)
+        return group, None
+
+    def _refused(self, series: str, fault: ContractError | None) -> list[errors_pb2.ErrorInfo | None]:
+        """The errors of a sample of which nothing is kept: a name that nobody knows must not take a place."""
+        assert fault is not None
+        if series in self._windows:
+            self._windows[series].clear()
+        self._metrics.refusal(fault.code)
+        return [_info(fault)] * len(self._names)
+
+    def _finish(
+        self,
+        taken: list[tuple["_Group | None", list[errors_pb2.ErrorInfo | None]]],
+        groups: dict[str, "_Group"],
+        response: scoring_pb2.ScoreStreamResponse,
+    ) -> None:
+        """Scores all that was taken, and lets go of the sets."""
+        for group in groups.values():
+            group.score(self._explain, self._metrics)
+        for by, outcome in taken:
             result = response.results.add()
             for detector, error in enumerate(outcome):
                 if error is None:
-                    result.verdicts.add(verdict=next(verdicts[detector]))
+                    assert by is not None
+                    result.verdicts.add(verdict=next(by.verdicts[detector]))
                 else:
                     result.verdicts.add(error=error)
-        return response
+            if by is not None and self._alone is None and None in outcome:
+                result.model_set_id = by.id
+        taken.clear()
+        groups.clear()
 
-    def _take(
-        self, index: int, sample: scoring_pb2.StreamSample, batches: list["_Batch"]
-    ) -> list[errors_pb2.ErrorInfo | None]:
+    def _take(self, index: int, sample: scoring_pb2.StreamSample, group: "_Group") -> list[errors_pb2.ErrorInfo | None]:
         """Puts a sample into its window and, per detector, what is to be scored into its batch, or says why not."""
         window = self._window(index, sample.series)
         if sample.restart:
@@ -128,20 +182,20 @@ class _Session:
         if fault is not None:
             window.clear()  # a window never crosses a gap (ST4)
             self._metrics.refusal(fault.code)
-            return [_info(fault)] * len(batches)
+            return [_info(fault)] * len(self._names)
         window.add(row)
-        return [batch.add(window) for batch in batches]
+        return [batch.add(window) for batch in group.batches]
 
     def _window(self, index: int, series: str) -> Window:
         window = self._windows.get(series)
         if window is None:
-            if len(series.encode()) > MAX_SERIES_BYTES:
-                what = f"a name of {len(series.encode())} bytes; at most {MAX_SERIES_BYTES} fit"
-                raise _invalid(f"samples[{index}].series", what)
+            _check_name(index, series)
             if len(self._windows) >= self._limits.series:
                 what = f"the stream has {self._limits.series} series already; open another stream for further ones"
                 raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, what)
             window = self._windows[series] = Window(self._length, len(self._features))
+        elif window.length < self._length:
+            window = self._windows[series] = _lengthened(window, self._length)
         return window
 
     def _fault(self, row: list[float]) -> ContractError | None:
@@ -156,6 +210,35 @@ class _Session:
         return None
 
 
+class _Group:
+    """What one model set has to score of one request.
+
+    Args:
+        models: the set.
+        names: detectors of the settings; one that the set does not have scores nothing.
+
+    Attributes:
+        id: of the set.
+        features: names of the features; empty where it has none of the detectors.
+        length: samples of the longest window of the detectors.
+        batches: one for each of the detectors.
+        verdicts: one iterator for each of them, over what was taken until `score`.
+    """
+
+    def __init__(self, models: ModelSet, names: list[str]) -> None:
+        found = [models.models.get(name) for name in names]
+        present = [model for model in found if model is not None]
+        self.id = models.id
+        self.features = present[0].feature_names if present else []
+        self.length = max((model.timesteps for model in present), default=1)
+        self.batches = [_Batch(model) for model in found]
+        self.verdicts: list[Iterator[scoring_pb2.Verdict]] = []
+
+    def score(self, explain: Explain, metrics: Metrics) -> None:
+        """Scores what was taken, and begins anew."""
+        self.verdicts = [batch.verdicts(explain, metrics) for batch in self.batches]
+
+
 class _Batch:
     """What one detector has to score of one request."""
 
@@ -166,7 +249,7 @@ class _Batch:
     def add(self, window: Window) -> errors_pb2.ErrorInfo | None:
         """Takes the window's last samples, or says why they cannot be scored."""
         if self._model is None:
-            what = "the model set in use has no such model any more"
+            what = "the model set in use has no such model"
             return _info(ContractError("DETECTOR_UNAVAILABLE", "detector", what))
         if window.count < self._model.timesteps:
             what = f"{window.count} samples so far; the model's window is {self._model.timesteps} samples"
@@ -175,14 +258,15 @@ class _Batch:
         return None
 
     def verdicts(self, explain: Explain, metrics: Metrics) -> Iterator[scoring_pb2.Verdict]:
-        """Verdicts of all that was taken, in order."""
+        """Verdicts of all that was taken since the last time, in order."""
         if self._model is None or not self._items:
             return iter(())
-        if len(self._items) == 1:
-            verdict = self._model.verdict_of(self._items[0], explain)
-            count_one(metrics, self._model, verdict, self._items[0][-1])
+        taken, self._items = self._items, []
+        if len(taken) == 1:
+            verdict = self._model.verdict_of(taken[0], explain)
+            count_one(metrics, self._model, verdict, taken[0][-1])
             return iter((self._message(verdict),))
-        items = np.array(self._items)
+        items = np.array(taken)
         scored = self._model.run(items, explain)
         count_batch(metrics, self._model, scored, items[:, -1])
         return map(self._message, scored.each())
@@ -273,6 +357,22 @@ def _lengthened(window: Window, length: int) -> Window:
     for row in window.last(window.count):
         longer.add(row.tolist())
     return longer
+
+
+def _require(models: Served, name: str) -> None:
+    """Refuses a detector that cannot be scored; of a fleet one that there is not at all (FL8)."""
+    if not isinstance(models, Fleet):
+        models.model(name)
+    elif name not in detectors.BY_NAME:
+        what = f"{name!r} is no detector; there are {', '.join(detectors.BY_NAME)}"
+        raise ContractError("UNKNOWN_DETECTOR", "detector", what)
+
+
+def _check_name(index: int, series: str) -> None:
+    """Refuses a name that is too long; it ends the stream (ST7)."""
+    size = len(series.encode())
+    if size > MAX_SERIES_BYTES:
+        raise _invalid(f"samples[{index}].series", f"a name of {size} bytes; at most {MAX_SERIES_BYTES} fit")
 
 
 def _invalid(field: str, message: str) -> ContractError:

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dwcp_sidecar.errors import ContractError
-from dwcp_sidecar.model_set import ModelSet
 from dwcp_sidecar.server import flags, grpc_environment, logs, memory
 from dwcp_sidecar.server.control import Channel
+from dwcp_sidecar.server.live import Served, open_served
 from dwcp_sidecar.server.metrics import FOLDER
 from dwcp_sidecar.server.settings import Settings, StartError
 from dwcp_sidecar.server.signals import WOKEN, Signals
@@ -66,14 +66,14 @@ class Worker:
 
     def _serve(self, settings: Settings, identity: str, folders: list[Path]) -> NoReturn:
         with ThreadPoolExecutor(1) as pool:
-            opening = pool.submit(_open_first, folders, settings.public_keys)
+            opening = pool.submit(_open_first, folders, settings)
             from dwcp_sidecar.server.serving import Serving, leave  # meanwhile, as `single` does
         serving = self._serving = Serving(settings, opening.result(), self._reload, identity=identity)
         del opening  # the live set is the one to hold the models, and to let go of them
-        app, models = serving.app, serving.live.models
+        app, served = serving.app, serving.live.models
         app.start()
-        self._channel.tell("ready", addresses=app.addresses, id=models.id, path=str(models.path))
-        del models
+        self._channel.tell("ready", addresses=app.addresses, id=served.id, path=str(served.path))
+        del served
         grace = settings.grace
         while not self._graces:
             if self._signals.wait() != WOKEN:
@@ -118,12 +118,12 @@ class Worker:
         return answer["id"], answer["changed"]
 
 
-def _open_first(folders: list[Path], public_keys: PublicKeys | None) -> ModelSet:
-    """Opens the first folder that holds a sound set (R4); the error is that of the last."""
+def _open_first(folders: list[Path], settings: Settings) -> Served:
+    """Opens the first folder that holds a sound set or fleet (R4); the error is that of the last."""
     for folder in folders[:-1]:
         with contextlib.suppress(ContractError):
-            return ModelSet.open(folder, public_keys=public_keys)
-    return ModelSet.open(folders[-1], public_keys=public_keys)
+            return open_served(folder, settings)
+    return open_served(folders[-1], settings)
 
 
 def main() -> int:

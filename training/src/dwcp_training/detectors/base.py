@@ -80,8 +80,8 @@ class Fitted:
         metadata_file, graph_file: their names in a set; no graph file for an ensemble, which has no graph (EN7).
         facts: what to tell the person who trains, label to text.
         no_drift: why there is no drift reference, or an empty text.
-        quick_check: the part of `cross_check` that takes no other converter, for those who export very many models; None
-            where there is no such part.
+        quick_check: the part of `cross_check` that takes no other converter, for those who export very many models;
+            None where there is no such part.
         follow: what else has to follow when the threshold moves: by-products that decide, IF5's depth.
     """
 

@@ -1,0 +1,81 @@
+"""Tasks on Ray: on this machine alone, or on the cluster whose address the environment variable RAY_ADDRESS has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from dwcp_training.detectors.libraries import MissingLibraryError
+from dwcp_training.fleet.engines import ATTEMPTS, Item, Lost, Task
+
+# What Ray would do at its start: tell its makers about it, and write that it does.
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+class Ray:
+    """Ray's workers.
+
+    Without RAY_ADDRESS a Ray is started here and ended with this process; it listens on the loopback address alone.
+    With it, data and output must be folders that all machines of the cluster see under the same path.
+
+    Args:
+        workers: tasks at once.
+
+    Raises:
+        MissingLibraryError: Ray is not installed.
+    """
+
+    def __init__(self, workers: int) -> None:
+        os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+        try:
+            import ray
+        except ImportError:
+            raise MissingLibraryError(
+                "--engine ray needs Ray: pip install 'dwcp-training[fleet]'. --engine local needs nothing."
+            ) from None
+        self._ray, self._workers = ray, workers
+        self._started = not ray.is_initialized()
+        if not self._started:
+            return
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(log_to_driver=False)
+            return
+        ray.init(
+            num_cpus=workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _node_ip_address="127.0.0.1",
+            object_store_memory=128 << 20,  # settings and counts are all that travels
+        )
+
+    def run(self, task: Task, shared: Any, items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+        ray = self._ray
+        remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(task)
+        settings = ray.put(shared)
+        waiting = iter(items)
+        running: dict[Any, Item] = {}
+        more = True
+        while more or running:
+            while more and len(running) < 2 * self._workers:
+                try:
+                    item = next(waiting)
+                except StopIteration:
+                    more = False
+                    break
+                running[remote.remote(settings, item)] = item
+            if not running:
+                return
+            done, _ = ray.wait(list(running), num_returns=1)
+            for reference in done:
+                item = running.pop(reference)
+                try:
+                    result = ray.get(reference)
+                except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+                    result = Lost(f"its process was killed {ATTEMPTS} times; was there too little memory?")
+                yield item, result
+
+    def close(self) -> None:
+        if self._started:
+            self._ray.shutdown()

@@ -20,7 +20,7 @@ By = Annotated[str, typer.Option(help="Key of the folders, as in link=a/, or col
 
 @fleet_app.command(
     epilog="Example: dwcp fleet train --data telemetry/ --output fleet --by link --min-rows 2000\n\n"
-    "Clusters of similar links, on Ray: dwcp fleet train --data telemetry/ --output fleet --clusters 20 --engine ray\n\n"
+    "Clusters of links, on Ray: dwcp fleet train --data telemetry/ --output fleet --clusters 20 --engine ray\n\n"
     "Exit status: 0 done; 1 refused; 2 wrong usage; 3 done, but for links that failed."
 )
 def train(
@@ -63,3 +63,35 @@ def train(
             )
         )
     )  # fmt: skip
+
+
+@fleet_app.command(
+    epilog="Example: dwcp fleet score --fleet fleet --data telemetry/ --output scores\n\n"
+    "Alarms alone, on Ray: dwcp fleet score --fleet fleet --data telemetry/ --output alarms --only-alarms --engine ray"
+    "\n\nExit status: 0 done; 1 refused; 2 wrong usage; 3 done, but for files that failed."
+)
+def score(
+    fleet: Annotated[Path, typer.Option(help="Folder of the fleet.")],
+    data: Annotated[Path, typer.Option(help="Folder of Parquet files, partitioned as link=<name>/, or with a column.")],
+    output: Annotated[Path, typer.Option(help="Folder of the scores: a file for each file of the data.")],
+    by: By = "link",
+    engine: Engine = "local",
+    workers: Workers = None,
+    detector: Annotated[
+        Optional[list[str]], typer.Option(help="Detector; may be given several times (default: all of each set).")
+    ] = None,
+    profile: ProfileName = "dwcp",
+    on_bad_rows: OnBadRows = "fail",
+    only_alarms: Annotated[bool, typer.Option("--only-alarms", help="Write nothing about normal rows.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Scores the history of many links, each with its set, to the bits that a sidecar gives. Goes on where it ended."""
+    from dwcp_training.fleet.score import Options, run_score
+
+    raise typer.Exit(
+        run_score(
+            Options(
+                fleet, data, output, by, engine, workers, detector or (), profile, on_bad_rows, only_alarms, verbose
+            )
+        )
+    )

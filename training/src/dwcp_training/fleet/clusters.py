@@ -10,8 +10,8 @@ import numpy as np
 def clustered(summaries: Mapping[str, tuple[float, ...]], count: int, seed: int) -> dict[str, str]:
     """Series to the name of its cluster, by k-means on robust summaries.
 
-    Medians and interquartile ranges are compressed by `arcsinh`, so that a link of 10,000 Mbps does not decide alone, and
-    scaled by their own median and interquartile range over all series. Clusters are numbered by their first series.
+    Medians and interquartile ranges are compressed by `arcsinh`, so that a link of 10,000 Mbps does not decide alone,
+    and scaled by their own median and interquartile range over all series. Clusters are numbered by their first series.
 
     Args:
         summaries: name to the numbers of `tasks.Summary`, all as many.

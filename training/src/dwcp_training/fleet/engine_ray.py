@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import pickle
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from dwcp_training.console import RefusedError
 from dwcp_training.detectors.libraries import MissingLibraryError
 from dwcp_training.fleet.engines import ATTEMPTS, Item, Lost, Task
 
@@ -75,6 +78,37 @@ class Ray:
                 except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
                     result = Lost(f"its process was killed {ATTEMPTS} times; was there too little memory?")
                 yield item, result
+
+    def stream(self, task: Task, shared: Any, items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+        """As `run`, by Ray Data: it places the tasks and begins those anew whose process was killed.
+
+        Raises:
+            RefusedError: processes were killed so often that Ray Data gave up.
+        """
+        from ray import data
+
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        data.DataContext.get_current().enable_progress_bars = False
+        settings = self._ray.put(shared)
+        listed = list(items)
+        if not listed:
+            return
+
+        def done(row: dict[str, Any]) -> dict[str, Any]:
+            import ray
+
+            number = row["item"]
+            return {"item": number, "result": pickle.dumps(task(ray.get(settings), pickle.loads(row["what"])))}
+
+        rows = [{"item": number, "what": pickle.dumps(item)} for number, item in enumerate(listed)]
+        found = data.from_items(rows, override_num_blocks=len(rows)).map(
+            done, num_cpus=1, compute=data.TaskPoolStrategy(size=self._workers)
+        )
+        try:
+            for row in found.iter_rows():
+                yield listed[row["item"]], pickle.loads(row["result"])
+        except self._ray.exceptions.RayError as error:
+            raise RefusedError(f"Ray gave up ({type(error).__name__}). What is finished stays; run it again.") from None
 
     def close(self) -> None:
         if self._started:

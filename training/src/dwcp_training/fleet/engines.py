@@ -33,7 +33,11 @@ class Engine(Protocol):
     """Runs tasks."""
 
     def run(self, task: Task, shared: Any, items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
-        """Each item with its result or `Lost`, in the order in which they are finished; what a task raises is raised."""
+        """Each item with its result or `Lost`, as they are finished; what a task raises is raised."""
+        ...
+
+    def stream(self, task: Task, shared: Any, items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+        """As `run`, in the way that the engine has for large data."""
         ...
 
     def close(self) -> None:
@@ -47,6 +51,8 @@ class Loop:
     def run(self, task: Task, shared: Any, items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
         for item in items:
             yield item, task(shared, item)
+
+    stream = run
 
     def close(self) -> None: ...
 
@@ -93,6 +99,8 @@ class Processes:
                         continue
                     result = Lost(f"its process was killed {ATTEMPTS} times; was there too little memory?")
                 yield item, result
+
+    stream = run
 
     @staticmethod
     def _is_retrying(running: dict[Future[Any], tuple[Any, int]]) -> bool:

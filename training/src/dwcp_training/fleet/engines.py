@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 ATTEMPTS = 3
@@ -57,6 +57,19 @@ class Loop:
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A task, how often its process was killed while it was the only one, and whether it is the only one now."""
+
+    item: Any
+    deaths: int = 0
+    alone: bool = False
+
+
+def _alone(running: dict[Future[Any], _Begun]) -> bool:
+    return any(begun.alone for begun in running.values())
+
+
 class Processes:
     """Processes of this machine.
 
@@ -70,51 +83,46 @@ class Processes:
 
     def run(self, task: Task, shared: Any, items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
         waiting = iter(items)
-        suspects: deque[tuple[Item, int]] = deque()
-        running: dict[Future[Any], tuple[Item, int]] = {}
+        suspects: deque[_Begun] = deque()
+        running: dict[Future[Any], _Begun] = {}
         more = True
         while more or running or suspects:
             # When a process dies, all tasks that were begun are lost with it. They are begun again one by one, so that
             # the one that kills its process is found.
             if suspects and not running:
-                self._begin(task, shared, *suspects.popleft(), running)
-            while more and not suspects and len(running) < 2 * self._workers and not self._is_retrying(running):
+                self._begin(task, shared, replace(suspects.popleft(), alone=True), running)
+            while more and not suspects and len(running) < 2 * self._workers and not _alone(running):
                 try:
                     item = next(waiting)
                 except StopIteration:
                     more = False
                     break
-                self._begin(task, shared, item, 1, running)
+                self._begin(task, shared, _Begun(item), running)
             if not running:
                 continue
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                item, attempt = running.pop(future)
+                begun = running.pop(future)
                 try:
                     result = future.result()
                 except BrokenProcessPool:
                     self.close()
-                    if attempt < ATTEMPTS:
-                        suspects.append((item, attempt + 1))
+                    deaths = begun.deaths + begun.alone
+                    if deaths < ATTEMPTS:
+                        suspects.append(replace(begun, deaths=deaths))
                         continue
                     result = Lost(f"its process was killed {ATTEMPTS} times; was there too little memory?")
-                yield item, result
+                yield begun.item, result
 
     stream = run
 
-    @staticmethod
-    def _is_retrying(running: dict[Future[Any], tuple[Any, int]]) -> bool:
-        return any(attempt > 1 for _, attempt in running.values())
-
-    def _begin(
-        self, task: Task, shared: Any, item: Any, attempt: int, running: dict[Future[Any], tuple[Any, int]]
-    ) -> None:
+    def _begin(self, task: Task, shared: Any, begun: _Begun, running: dict[Future[Any], _Begun]) -> None:
         for _ in range(ATTEMPTS):
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")  # this process has threads, of Arrow for one
                 self._pool = ProcessPoolExecutor(self._workers, mp_context=context, initializer=end_with_parent)
             try:
-                running[self._pool.submit(task, shared, item)] = (item, attempt)
+                running[self._pool.submit(task, shared, begun.item)] = begun
                 return
             except BrokenProcessPool:  # it died before this task; the others of it are found when they are waited for
                 self._pool = None

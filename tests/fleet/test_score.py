@@ -1,4 +1,4 @@
-"""`dwcp fleet score`: the bits of the serving code, windows that cross files and no gap, files that are whole or absent."""
+"""`dwcp fleet score`: the bits of the serving code, windows that cross files and no gap, files whole or absent."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -49,8 +50,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def history(tmp_path: Path) -> Path:
     """100 rows of a link in two files, the later one first by name, with a gap of an hour in the second."""
     rows = table(lstm_series(100, seed=5))
-    times = rows["timestamp"].to_numpy() + np.where(np.arange(100) >= GAP, 3_600_000_000_000, 0)
-    rows = rows.set_column(0, rows.schema.field(0), [np.asarray(times)])
+    jump = np.where(np.arange(100) >= GAP, 3_600, 0).astype("timedelta64[s]")
+    times = pa.array(rows["timestamp"].to_numpy() + jump).cast(rows.schema.field(0).type)
+    rows = rows.set_column(0, rows.schema.field(0), times)
     write(tmp_path / "data", "a", rows.slice(SPLIT), "0-late.parquet")
     write(tmp_path / "data", "a", rows.slice(0, SPLIT), "1-early.parquet")
     return tmp_path / "data"
@@ -86,8 +88,10 @@ def test_scores_are_those_of_the_serving_code(reference: Path, history: Path, tm
         assert [row["timestamp"] for row in found] == sorted(row["timestamp"] for row in found)
 
 
-def stamps(folder: Path) -> dict[str, int]:
-    return {str(path.relative_to(folder)): os.stat(path).st_ino for path in sorted(folder.rglob("*.parquet"))}
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """File to what changes when it is written anew."""
+    found = {str(path.relative_to(folder)): os.stat(path) for path in sorted(folder.rglob("*.parquet"))}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
 
 
 def test_what_is_scored_is_not_scored_again(reference: Path, history: Path, tmp_path: Path) -> None:

@@ -73,10 +73,11 @@ def test_it_listens_on_the_loopback_address_alone(engine: Ray) -> None:
             except OSError:
                 continue
     listening = []
-    for table, everywhere in (("tcp", "00000000"), ("tcp6", "0" * 32)):
+    for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             cells = line.split()
             if cells[3] == "0A" and f"socket:[{cells[9]}]" in ours:
-                listening.append((table, cells[1].partition(":")[0], everywhere))
-    assert listening
-    assert [address for _, address, everywhere in listening if address == everywhere] == []
+                listening.append(cells[1].partition(":")[0])
+    assert len(listening) >= 3
+    # 127.0.0.1 as the kernel writes it, by itself and as an address of IPv6.
+    assert {address[-8:] for address in listening} == {"0100007F"}

@@ -12,8 +12,11 @@ from dwcp_training.console import RefusedError
 from dwcp_training.detectors.libraries import MissingLibraryError
 from dwcp_training.fleet.engines import ATTEMPTS, Item, Lost, Task
 
-# What Ray would do at its start: tell its makers about it, and write that it does.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""So that Ray neither tells its makers about its start nor warns about what it may do in later versions."""
+
+_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""A Ray of one machine. Without it, Ray takes an address of this host for 127.0.0.1 and listens on every one."""
 
 
 class Ray:
@@ -30,7 +33,8 @@ class Ray:
     """
 
     def __init__(self, workers: int) -> None:
-        os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+        wanted = _QUIET if os.environ.get("RAY_ADDRESS") else {**_QUIET, **_ALONE}
+        os.environ.update({name: value for name, value in wanted.items() if name not in os.environ})
         try:
             import ray
         except ImportError:

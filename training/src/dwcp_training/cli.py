@@ -26,6 +26,7 @@ from dwcp_training.cli_options import (
     weights_of,
 )
 from dwcp_training.feedback.cli import feedback_app
+from dwcp_training.fleet.cli import fleet_app
 from dwcp_training.releases.cli import releases_app
 from dwcp_training.retrain.cli import EXAMPLES as RETRAIN_EXAMPLES
 from dwcp_training.retrain.cli import retrain
@@ -37,6 +38,7 @@ profile_app = typer.Typer(no_args_is_help=True, help="Profiles: which metrics, h
 app.add_typer(profile_app, name="profile")
 app.add_typer(releases_app, name="releases")
 app.add_typer(feedback_app, name="feedback")
+app.add_typer(fleet_app, name="fleet")
 app.command(epilog=RETRAIN_EXAMPLES)(retrain)
 
 

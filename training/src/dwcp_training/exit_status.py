@@ -5,3 +5,6 @@ DRIFT = 2
 
 USAGE = 64
 """Wrong usage of a command whose 2 means something else: the number that sysexits.h gives it."""
+
+PARTIAL = 3
+"""`dwcp fleet` did its work, but for links that it names."""

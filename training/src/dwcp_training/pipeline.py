@@ -110,9 +110,14 @@ def fit(
     progress: Progress = silent,
     *,
     alarm_budget: AlarmBudget | None = None,
+    drift: bool = True,
     **options: Any,
 ) -> Fitted:
-    """Fits one detector and writes down what it was fitted on and with. Arguments and errors as of `train`."""
+    """Fits one detector and writes down what it was fitted on and with. Arguments and errors as of `train`.
+
+    Args:
+        drift: make a drift reference; a set of a fleet does without (FL9).
+    """
     _check_varies(telemetry)
     if alarm_budget is not None:
         alarm_budget.share(telemetry.cadence_seconds)  # before the long work
@@ -130,7 +135,7 @@ def fit(
         with suppress(PackageNotFoundError):  # scikit-learn's detectors need no TensorFlow (S2-7)
             record.library_versions[library] = version(library)
     record.library_versions["python"] = platform.python_version()
-    if detector != "ensemble":  # its members have their own
+    if drift and detector != "ensemble":  # its members have their own
         _describe(fitted, telemetry, settings.seed)  # type: ignore[attr-defined]  # every detector's settings have one
     return fitted
 
@@ -156,10 +161,14 @@ def _check_varies(telemetry: Telemetry) -> None:
         )
 
 
-def export(detector: str, fitted: Fitted, seed: int) -> tuple[Candidate, str]:
+def export(detector: str, fitted: Fitted, seed: int, *, quick: bool = False) -> tuple[Candidate, str]:
     """Exports, cross-checks, calibrates and makes golden vectors.
 
     A failing conversion is a warning, never a lost training run (S1-9): the candidate then has no graph, and says why.
+
+    Args:
+        quick: leave out the comparison with the graph of another converter, where the detector's check has a part
+            without (`Fitted.quick_check`).
     """
     metadata = fitted.metadata
     if not fitted.graph_file:
@@ -168,7 +177,7 @@ def export(detector: str, fitted: Fitted, seed: int) -> tuple[Candidate, str]:
     golden: golden_pb2.GoldenFile | None = None
     warning = ""
     try:
-        graph, golden = _exported(fitted, seed)
+        graph, golden = _exported(fitted, seed, quick)
     except Exception as error:  # whatever a converter raises
         warning = f"no ONNX graph: {type(error).__name__}: {error}"
         log.debug(warning, exc_info=True)  # the caller shows the warning
@@ -201,9 +210,10 @@ def built(fitted: Fitted, seed: int) -> tuple[onnx.ModelProto, bytes]:
     return onnx_model, graph
 
 
-def _exported(fitted: Fitted, seed: int) -> tuple[bytes, golden_pb2.GoldenFile]:
+def _exported(fitted: Fitted, seed: int, quick: bool) -> tuple[bytes, golden_pb2.GoldenFile]:
     onnx_model, graph = built(fitted, seed)
-    for other, finding in fitted.cross_check(onnx_model).items():
+    check = fitted.quick_check if quick and fitted.quick_check is not None else fitted.cross_check
+    for other, finding in check(onnx_model).items():
         fitted.facts[f"against {other}"] = finding
     audit_metadata(fitted.metadata, fitted.metadata_file)
     audit_graph(fitted.metadata, OnnxFile.parse(graph, fitted.graph_file))

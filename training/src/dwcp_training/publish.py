@@ -76,6 +76,15 @@ class Candidate:
     def golden_file(self) -> str:
         return f"{self.detector}.golden.json" if self.golden else ""
 
+    def entry(self) -> model_pb2.ModelEntry:
+        """What the manifest says about it."""
+        return model_pb2.ModelEntry(
+            detector=detectors.BY_NAME[self.detector],
+            metadata=self.metadata_file,
+            graph=self.metadata.graph.file,
+            golden=self.golden_file,
+        )
+
     def serving_files(self) -> dict[str, bytes]:
         """File name to bytes of what is needed to serve."""
         files = {self.metadata_file: protojson.dumps(self.metadata).encode()}
@@ -84,6 +93,21 @@ class Candidate:
         if self.graph is not None:
             files[self.metadata.graph.file] = self.graph
         return files
+
+
+def set_files(candidates: list[Candidate], signer: Signer | None = None) -> dict[str, bytes]:
+    """File name to bytes of a set of these models alone, without by-products, with its manifest, and its signature
+    where there is a signer (A1, A8)."""
+    serving: dict[str, bytes] = {}
+    for candidate in candidates:
+        serving |= candidate.serving_files()
+    manifest = protojson.dumps(
+        _manifest({candidate.detector: candidate.entry() for candidate in candidates}, serving, {})
+    ).encode()
+    files = {**serving, MANIFEST: manifest}
+    if signer is not None:
+        files[SIGNATURE] = signer.sign(manifest)
+    return files
 
 
 def candidate_of(models: ModelSet, detector: str) -> Candidate:
@@ -225,12 +249,7 @@ def _publish(output: Path, candidates: list[Candidate], signer: Signer | None) -
     entries, serving, byproducts = _others(output, candidates)
     _compare_signatures(output, entries, signer)
     for candidate in candidates:
-        entries[candidate.detector] = model_pb2.ModelEntry(
-            detector=detectors.BY_NAME[candidate.detector],
-            metadata=candidate.metadata_file,
-            graph=candidate.metadata.graph.file,
-            golden=candidate.golden_file,
-        )
+        entries[candidate.detector] = candidate.entry()
         serving |= candidate.serving_files()
         byproducts |= candidate.byproducts
     byproducts |= _drift_references(entries, serving)

@@ -78,6 +78,11 @@ class SeriesScorer:
                 self.missing.update({detectors.NAMES[number]: why for number, why in answers if why})
             yield Scored(ends[part], verdicts, windows)
 
+    def pass_over(self, chunk: Chunk) -> None:
+        """Remembers what the next windows need of a chunk that was scored before, and scores nothing."""
+        if len(chunk):
+            self._windows(chunk.values[:, self.columns], chunk)
+
     def _windows(
         self, values: NDArray[np.float64], chunk: Chunk
     ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.intp]]:

@@ -80,6 +80,8 @@ class Fitted:
         metadata_file, graph_file: their names in a set; no graph file for an ensemble, which has no graph (EN7).
         facts: what to tell the person who trains, label to text.
         no_drift: why there is no drift reference, or an empty text.
+        quick_check: the part of `cross_check` that takes no other converter, for those who export very many models;
+            None where there is no such part.
         follow: what else has to follow when the threshold moves: by-products that decide, IF5's depth.
         budget_scores: the held-out scores that an alarm budget is kept with (C5), float64 `[n]`; None means all of
             `held_out_items`.
@@ -99,6 +101,7 @@ class Fitted:
     graph_file: str
     facts: dict[str, str] = field(default_factory=dict)
     no_drift: str = ""
+    quick_check: Callable[[onnx.ModelProto], dict[str, str]] | None = None
     follow: Callable[[float], dict[str, bytes]] = lambda threshold: {}
     budget_scores: Floats | None = None
 

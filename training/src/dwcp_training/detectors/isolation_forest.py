@@ -28,7 +28,7 @@ from dwcp_training.detectors.base import (
     shares,
     silent,
 )
-from dwcp_training.export.crosscheck_forest import cross_check_forest
+from dwcp_training.export.crosscheck_forest import against_sklearn, cross_check_forest
 from dwcp_training.export.forest import LAYOUT, OPERATORS, average_path_length, export_forest, score_rate
 from dwcp_training.profiles import IsolationForestDefaults
 
@@ -45,6 +45,11 @@ class ForestReference:
         self._metadata = metadata
         self._reference = np.array(metadata.reference_values)
         self._leaf_weights = [self._weights(estimator) for estimator in forest.estimators_]
+        every = np.arange(len(scaler.mean_))
+        self._trees = [  # each with its columns; None are all of them in their order
+            (estimator.tree_, None if np.array_equal(columns, every) else columns)
+            for estimator, columns in zip(forest.estimators_, forest.estimators_features_, strict=True)
+        ]
 
     @staticmethod
     def _weights(estimator) -> Floats:
@@ -59,24 +64,24 @@ class ForestReference:
 
     def depth_sums(self, scaled: Floats) -> Floats:
         """IF1 and IF3 for scaled rows `[n, features]`; float64 `[n]`."""
-        narrow = scaled.astype(np.float32)
+        narrow = scaled.astype(np.float32, order="C")
         total = np.zeros(len(narrow))
-        for estimator, columns, weights in zip(
-            self._forest.estimators_, self._forest.estimators_features_, self._leaf_weights, strict=True
-        ):
-            total += weights[estimator.tree_.apply(np.ascontiguousarray(narrow[:, columns]))]
+        for (tree, columns), weights in zip(self._trees, self._leaf_weights, strict=True):
+            rows = narrow if columns is None else np.ascontiguousarray(narrow[:, columns])
+            total += weights[tree.apply(rows)]
         return total
 
     def _depths_replaced(self, scaled: Floats, reference: Floats) -> Floats:
-        """Depth sums `[n, features]` of scaled rows in which one feature after the other has its reference value."""
+        """Depth sums `[n, 1 + features]` of scaled rows as they are, then with one feature after the other at its
+        reference value."""
         width = scaled.shape[1]
         every = np.arange(width)
-        depths = np.zeros_like(scaled)
-        step = max(1, REPLACED_NUMBERS // (width * width))
+        depths = np.zeros((len(scaled), 1 + width))
+        step = max(1, REPLACED_NUMBERS // (width * (1 + width)))
         for start in range(0, len(scaled), step):
-            replaced = np.repeat(scaled[start : start + step, np.newaxis], width, axis=1)
-            replaced[:, every, every] = reference
-            depths[start : start + step] = self.depth_sums(replaced.reshape(-1, width)).reshape(-1, width)
+            copies = np.repeat(scaled[start : start + step, np.newaxis], 1 + width, axis=1)
+            copies[:, 1 + every, every] = reference
+            depths[start : start + step] = self.depth_sums(copies.reshape(-1, width)).reshape(-1, 1 + width)
         return depths
 
     def splits(self) -> dict[int, Floats]:
@@ -97,15 +102,16 @@ class ForestReference:
         depth = self.depths(rows)
         return np.exp2(depth * self._metadata.forest.score_rate), depth < self._metadata.forest.depth_threshold
 
-    def is_anomaly(self, row: Floats) -> bool:
-        """Decision on one raw row `[features]` (IF5)."""
-        return bool(self.depths(row[np.newaxis])[0] < self._metadata.forest.depth_threshold)
+    def are_anomalies(self, rows: Floats) -> NDArray[np.bool_]:
+        """Decisions `[n]` on raw rows `[n, features]` (IF5)."""
+        return self.depths(rows) < self._metadata.forest.depth_threshold
 
     def evaluate(self, items: Floats) -> Evaluation:
         scaled = clamp_scaled(items[:, -1], self._mean, self._scale)
         reference = clamp_scaled(self._reference, self._mean, self._scale)
-        depth = self.depth_sums(scaled)
-        gains = np.maximum(self._depths_replaced(scaled, reference) - depth[:, np.newaxis], 0)
+        depths = self._depths_replaced(scaled, reference)
+        depth = depths[:, 0]
+        gains = np.maximum(depths[:, 1:] - depths[:, :1], 0)
         none = gains.sum(axis=1, keepdims=True) == 0
         return Evaluation(
             scores=np.exp2(depth * self._metadata.forest.score_rate),
@@ -178,6 +184,7 @@ def fit_isolation_forest(
         metadata=metadata,
         graph=build,
         cross_check=lambda model: cross_check_forest(model, forest, scaler, fit_part.values),
+        quick_check=lambda model: against_sklearn(model, forest, scaler, fit_part.values)[0],
         operators=OPERATORS,
         layout=LAYOUT,
         precision="float64",

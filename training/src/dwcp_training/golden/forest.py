@@ -7,7 +7,7 @@ import numpy as np
 from dwcp_training.detectors.base import Floats
 from dwcp_training.detectors.isolation_forest import ForestReference
 from dwcp_training.golden.case import Draft
-from dwcp_training.golden.crossings import bisected
+from dwcp_training.golden.crossings import bisected_together
 from dwcp_training.golden.probes import probed
 
 _SPLITS_PER_FEATURE = 4
@@ -106,8 +106,11 @@ def _threshold_drafts(reference: ForestReference, rows: Floats, median: Floats, 
     anomalies = rows[is_anomaly]
     if not len(anomalies):
         return
-    for k, anomaly in enumerate(anomalies[rng.choice(len(anomalies), min(6, len(anomalies)), replace=False)]):
-        low, high = bisected(lambda share, anomaly=anomaly: reference.is_anomaly(median + share * (anomaly - median)))
+    chosen = anomalies[rng.choice(len(anomalies), min(6, len(anomalies)), replace=False)]
+    ways = bisected_together(
+        lambda shares: reference.are_anomalies(median + shares[:, np.newaxis] * (chosen - median)), len(chosen)
+    )
+    for k, (anomaly, (low, high)) in enumerate(zip(chosen, ways, strict=True)):
         for side, factor in (("normal", low), ("anomaly", high)):
             yield Draft(
                 f"threshold/crossing/{k}/{side}",

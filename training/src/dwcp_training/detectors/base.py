@@ -81,6 +81,8 @@ class Fitted:
         facts: what to tell the person who trains, label to text.
         no_drift: why there is no drift reference, or an empty text.
         follow: what else has to follow when the threshold moves: by-products that decide, IF5's depth.
+        calibration: held-out scores and where they are from, for a detector whose held-out items are elsewhere; None
+            for one that is calibrated on `held_out_items`.
     """
 
     metadata: model_pb2.ModelMetadata
@@ -98,6 +100,7 @@ class Fitted:
     facts: dict[str, str] = field(default_factory=dict)
     no_drift: str = ""
     follow: Callable[[float], dict[str, bytes]] = lambda threshold: {}
+    calibration: tuple[Floats, str] | None = None
 
     def move_threshold(self, threshold: float) -> None:
         """Makes metadata, graph, reference and by-products decide at another threshold, a midpoint of D2."""

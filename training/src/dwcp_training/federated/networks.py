@@ -19,6 +19,9 @@ from dwcp_training.federated.errors import FederatedError
 
 Weights = list[np.ndarray]
 
+STEPS = 8
+"""Batches between two returns from TensorFlow to Python, where a client has as many."""
+
 
 def items_of(detector: str, part: Telemetry, settings: Any) -> Floats:
     """What the detector looks at, raw, float64 `[n, timesteps, features]`."""
@@ -51,9 +54,10 @@ class LocalNetwork:
     network: Any
 
     @classmethod
-    def of(cls, detector: str, settings: Any, features: int) -> "LocalNetwork":
-        """The one of this process for these settings."""
-        return _local(detector, settings.model_dump_json(), type(settings), features)
+    def of(cls, detector: str, settings: Any, features: int, items: int) -> "LocalNetwork":
+        """The one of this process for these settings, to be trained on so many items."""
+        many = items >= STEPS * settings.batch_size
+        return _local(detector, settings.model_dump_json(), type(settings), features, STEPS if many else 1)
 
     def load(self, weights: Weights) -> None:
         """Raises FederatedError for weights of another network, or that are not finite."""
@@ -89,7 +93,7 @@ class LocalNetwork:
 
 
 @lru_cache(maxsize=4)
-def _local(detector: str, settings: str, model: type, features: int) -> LocalNetwork:
+def _local(detector: str, settings: str, model: type, features: int, steps: int) -> LocalNetwork:
     chosen = model.model_validate_json(settings)
     keras = require_keras(detector)
     network = built(detector, chosen, features, training=True)
@@ -97,7 +101,7 @@ def _local(detector: str, settings: str, model: type, features: int) -> LocalNet
     if chosen.optimizer == "adamw":
         config["weight_decay"] = chosen.weight_decay
     optimizer = keras.optimizers.get({"class_name": chosen.optimizer, "config": config})
-    network.compile(optimizer=optimizer, loss=chosen.loss, metrics=[chosen.loss])
+    network.compile(optimizer=optimizer, loss=chosen.loss, metrics=[chosen.loss], steps_per_execution=steps)
     optimizer.build(network.trainable_variables)
     return LocalNetwork(detector, chosen, network)
 

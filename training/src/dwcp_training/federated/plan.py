@@ -68,7 +68,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.detector not in FEDERATED:
-            raise FederatedError("--detector", f"{self.detector!r} cannot be trained so.", f"Use {', '.join(FEDERATED)}.")
+            names = ", ".join(FEDERATED)
+            raise FederatedError("--detector", f"{self.detector!r} cannot be trained so.", f"Use {names}.")
         for name in ("rounds", "local_epochs", "minimum"):
             if getattr(self, name) < 1:
                 raise FederatedError(f"--{name.replace('_', '-')}", f"{getattr(self, name)} must be 1 or more.")

@@ -116,7 +116,7 @@ class Site:
         fitted, _ = self._split(plan)
         inputs = inputs_of(plan.detector, items_of(plan.detector, fitted, settings), mean, scale)
         before = self._held_out_loss(plan, given)
-        network = LocalNetwork.of(plan.detector, settings, len(plan.features))
+        network = LocalNetwork.of(plan.detector, settings, len(plan.features), len(inputs))
         seed = _seed(settings.seed, self.name, question.round)
         after, loss = network.trained(list(weights), inputs, plan.local_epochs, seed)
         if plan.privacy is not None:
@@ -146,8 +146,9 @@ class Site:
         """`[held-out samples, loss times those]`."""
         mean, scale, *weights = given
         settings = plan.hyperparameters
-        inputs = inputs_of(plan.detector, items_of(plan.detector, self._split(plan)[1], settings), mean, scale)
-        network = LocalNetwork.of(plan.detector, settings, len(plan.features))
+        fitted, held_out = self._split(plan)
+        inputs = inputs_of(plan.detector, items_of(plan.detector, held_out, settings), mean, scale)
+        network = LocalNetwork.of(plan.detector, settings, len(plan.features), len(fitted))
         return np.array([len(inputs), network.loss(list(weights), inputs) * len(inputs)])
 
     def _score_counts(self, plan: Plan, held_out: Telemetry, given: Arrays) -> Floats:

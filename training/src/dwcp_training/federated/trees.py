@@ -119,6 +119,6 @@ def _depths(tree: Floats) -> np.ndarray:
 
 
 def _path_lengths(trees: list[Floats]) -> tuple[tuple[Floats, ...], tuple[np.ndarray, ...]]:
-    """What scikit-learn keeps beside each tree to score: the path length that a node's rows stand for, and its depth."""
+    """What scikit-learn keeps beside a tree to score: the path length that a node's rows stand for, and its depth."""
     lengths = tuple(np.array([average_path_length(int(rows)) for rows in tree[:, 4]]) for tree in trees)
     return lengths, tuple(_depths(tree) + 1 for tree in trees)

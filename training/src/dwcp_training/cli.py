@@ -25,6 +25,7 @@ from dwcp_training.cli_options import (
     units_of,
     weights_of,
 )
+from dwcp_training.federated.cli import federated_app
 from dwcp_training.feedback.cli import feedback_app
 from dwcp_training.releases.cli import releases_app
 from dwcp_training.retrain.cli import EXAMPLES as RETRAIN_EXAMPLES
@@ -37,6 +38,7 @@ profile_app = typer.Typer(no_args_is_help=True, help="Profiles: which metrics, h
 app.add_typer(profile_app, name="profile")
 app.add_typer(releases_app, name="releases")
 app.add_typer(feedback_app, name="feedback")
+app.add_typer(federated_app, name="federated")
 app.command(epilog=RETRAIN_EXAMPLES)(retrain)
 
 

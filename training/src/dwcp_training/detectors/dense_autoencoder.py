@@ -128,7 +128,9 @@ def fit_dense_autoencoder(
     )
 
 
-def describe_network(metadata: model_pb2.ModelMetadata, weights: DenseWeights, settings: DenseAutoencoderDefaults) -> None:
+def describe_network(
+    metadata: model_pb2.ModelMetadata, weights: DenseWeights, settings: DenseAutoencoderDefaults
+) -> None:
     """Writes down what the metadata of a dense autoencoder have beside what all have.
 
     Raises:

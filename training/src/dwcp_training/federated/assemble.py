@@ -72,11 +72,11 @@ def assembled(state: State, profile: Profile) -> Fitted:
         forest = pooled(state.trees, len(plan.features), plan.rows_in_a_tree, settings.seed)
         fitted = isolation_forest.assembled(forest, scaler, metadata, settings, rows, rows, facts)
     else:
-        facts["rounds"] = (
-            f"{len(state.rounds)}, best was {state.best_round}: held-out loss {state.best_loss:.6f}"
-        )
+        facts["rounds"] = f"{len(state.rounds)}, best was {state.best_round}: held-out loss {state.best_loss:.6f}"
         fitted = _autoencoder(state, metadata, scaler, settings, rows, facts)
-    source = f"{len(calibration)} quantiles of {held_out} held-out scores, each client's end by time, as upper bin edges"
+    source = (
+        f"{len(calibration)} quantiles of {held_out} held-out scores, each client's end by time, as upper bin edges"
+    )
     return replace(fitted, calibration=(calibration, source), no_drift=NO_DRIFT)
 
 

@@ -115,7 +115,10 @@ def client_app(
     def enough(message: Message, context: Context, call_next) -> Message:
         """Refuses a secure sum of so few that it would tell what one of them says."""
         config = message.content.config_records.get(RECORD_KEY_CONFIGS, ConfigRecord())
-        if config.get(Key.STAGE) == Stage.SETUP and min(config[Key.SAMPLE_NUMBER], config[Key.THRESHOLD]) < least_clients:
+        if (
+            config.get(Key.STAGE) == Stage.SETUP
+            and min(config[Key.SAMPLE_NUMBER], config[Key.THRESHOLD]) < least_clients
+        ):
             raise FederatedError("--min-clients", f"the server would add up fewer than {least_clients} clients.")
         return call_next(message, context)
 
@@ -143,7 +146,9 @@ def as_limbs(task: Task, answer: Arrays, bits: int) -> Arrays:
             form_of(task, k, len(answer), bits).encode(array, bits).astype(np.float64) for k, array in enumerate(answer)
         ]
     except ValueError as error:
-        raise FederatedError("answer", f"{error} for a secure sum.", "Check the data for values out of range.") from None
+        raise FederatedError(
+            "answer", f"{error} for a secure sum.", "Check the data for values out of range."
+        ) from None
 
 
 def from_limbs(task: Task, sums: Arrays, bits: int) -> Arrays:

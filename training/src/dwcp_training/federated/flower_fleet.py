@@ -161,9 +161,7 @@ class Fleet:
 
     def _train_in_the_clear(self, question: Question, given: Arrays, weights: Arrays) -> Averaged:
         plan = question.plan
-        content = RecordDict(
-            {CONFIG: ConfigRecord(question_config(question)), ARRAYS: ArrayRecord([*given, *weights])}
-        )
+        content = RecordDict({CONFIG: ConfigRecord(question_config(question)), ARRAYS: ArrayRecord([*given, *weights])})
         shapes = [array.shape for array in weights]
         for nodes in self._attempts(plan):
             replies = self._asked(nodes, content, f"{MessageType.TRAIN}.{flower_app.TRAIN}", question.round)
@@ -301,7 +299,7 @@ def strategy_of(plan: Plan, clients: int) -> FedAvg:
 
 def add_noise(arrays: Arrays, privacy: Privacy, clients: int) -> None:
     """Adds Flower's Gaussian noise to an average of clipped weights, in place."""
-    np.random.seed(None)  # noqa: NPY002  # Flower draws from it, and Keras' seed would make the noise known
+    np.random.seed(None)  # Flower draws from it, and Keras' seed would make the noise known
     add_gaussian_noise_inplace(arrays, compute_stdv(privacy.noise_multiplier, privacy.clipping_norm, clients))
 
 

@@ -96,9 +96,7 @@ class LinkGrid(Grid):
 
     def __init__(self, state: SeenState, traffic: Traffic) -> None:
         self._state, self.traffic = state, traffic
-        run_id = state.create_run(
-            None, None, None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
-        )
+        run_id = state.create_run(None, None, None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP)
         (self._run,) = state.get_run_info(run_ids=[run_id])
         self.task_id = int(self._run.primary_task_id or 0)
         if not (state.claim_task(self.task_id) and state.activate_task(self.task_id)):

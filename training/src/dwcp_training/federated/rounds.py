@@ -120,9 +120,7 @@ class Run:
                 raise FederatedError("weights", f"round {number} gave numbers that are not finite.", "Train slower.")
             state.weights = averaged.weights
             used = self.clients.traffic.since(before)
-            done = Round(
-                number, loss, held_out, averaged.clients, used.up, used.down, time.monotonic() - started
-            )
+            done = Round(number, loss, held_out, averaged.clients, used.up, used.down, time.monotonic() - started)
             state.rounds.append(done)
             self._keep()
             self.on_round(done)
@@ -158,9 +156,7 @@ class Run:
         turns = [share[k] for k in range(max(map(len, good))) for share in good if k < len(share)]
         state.trees = turns[:number]
         used = self.clients.traffic.since(before)
-        done = Round(
-            1, float("nan"), float("nan"), len(good), used.up, used.down, time.monotonic() - started
-        )
+        done = Round(1, float("nan"), float("nan"), len(good), used.up, used.down, time.monotonic() - started)
         state.rounds.append(done)
         self._keep()
         self.on_round(done)

@@ -129,7 +129,7 @@ def _telemetry(state: State, profile: Profile) -> Telemetry:
     names = state.plan.features
     schema = profile.feature_schema
     if schema.names != names:
-        features = tuple(Feature(name=name) for name in names)
+        features = tuple(Feature(name=name, unit="") for name in names)
         schema = FeatureSchema(name=schema.name, version=schema.version, features=features)
     values = drawn_rows(state, ROWS, state.plan.hyperparameters.seed)
     for j, feature in enumerate(schema.features):

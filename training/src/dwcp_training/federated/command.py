@@ -168,6 +168,7 @@ def run_client(
         require_flower()
         from dwcp_training.federated.flower_app import client_app, clipped
         from dwcp_training.federated.flower_node import answer_until_done
+        from dwcp_training.federated.networks import warm_up
         from dwcp_training.federated.site import Site
 
         host, _ = _address("--server", server)
@@ -176,6 +177,7 @@ def run_client(
         plain = insecure or (root_certificates is None and _is_loopback(host))
         telemetry = read_rows(data, load_profile(profile), on_bad_rows, exclude)
         print_data(telemetry)
+        warm_up()
         said: list[str] = []
         site = Site(telemetry, name or telemetry.source, clipped)
         app = client_app(site, only_secure=only_secure, least_clients=least_clients, on_done=said.append)

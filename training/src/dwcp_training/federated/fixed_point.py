@@ -34,7 +34,7 @@ class Form:
 
     Attributes:
         fraction: bits behind the binary point.
-        limbs: digits, the lowest first when encoded; the highest carries the sign.
+        limbs: digits, the lowest first, each with the number's sign.
     """
 
     fraction: int
@@ -46,16 +46,17 @@ class Form:
         Raises:
             ValueError: a number is not finite, or too large for the limbs.
         """
+        numbers = np.asarray(values, np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            left = np.rint(np.ldexp(np.asarray(values, np.float64), self.fraction))
+            left = np.rint(np.ldexp(np.abs(numbers), self.fraction))
         limbs = np.empty((self.limbs, *left.shape), np.int64)
         for k in range(self.limbs - 1, -1, -1):
             whole = np.floor(np.ldexp(left, -bits * k))
-            if not (np.isfinite(whole).all() and (np.abs(whole) < 2.0**bits).all()):
+            if not (np.isfinite(whole).all() and (whole < 2.0**bits).all()):
                 raise ValueError("a number is too large or not finite")
             limbs[k] = whole
             left = left - np.ldexp(whole, bits * k)  # exact: the leading bits go
-        return limbs
+        return np.where(numbers < 0, -limbs, limbs)
 
     def decode(self, sums: NDArray[np.int64], bits: int) -> Floats:
         """The sum of numbers, `[...]`, from the sums of their limbs `[limbs, ...]`; rounded once."""

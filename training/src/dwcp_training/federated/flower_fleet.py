@@ -240,12 +240,18 @@ class Fleet:
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(WAIT_SECONDS)
-            self._meet()
-            for node in self.present():
-                self._check(node, plan.features)
-            nodes = self.present()
-            if len(nodes) >= plan.minimum:
-                yield nodes
+            end = time.monotonic() + self.timeout
+            while True:
+                self._meet()
+                for node in self.present():
+                    self._check(node, plan.features)
+                nodes = self.present()
+                if len(nodes) >= plan.minimum:
+                    yield nodes
+                    break
+                if time.monotonic() > end:
+                    return
+                time.sleep(WAIT_SECONDS)
 
     def _asked(self, nodes: list[int], content: RecordDict, kind: str, turn: int) -> list[Message]:
         """The answers that are no errors."""

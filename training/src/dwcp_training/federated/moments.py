@@ -49,4 +49,4 @@ class Moments:
         # scikit-learn's rule for a variance that is nothing but rounding error.
         epsilon = np.finfo(np.float64).eps
         none = variance <= self.count * epsilon * variance + (self.count * self.mean * epsilon) ** 2
-        return np.where(none, 1.0, np.sqrt(variance))
+        return np.where(none, 1.0, np.sqrt(np.maximum(variance, 0.0)))

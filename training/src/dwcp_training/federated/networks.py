@@ -1,5 +1,6 @@
 """The networks of the autoencoders as a client trains them for a round: weights in, weights out."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,7 +13,7 @@ from dwcp_training.data.windows import windows
 from dwcp_training.detectors import dense_network, keras_network
 from dwcp_training.detectors.base import Floats, clamp_scaled
 from dwcp_training.detectors.dense_autoencoder import DenseReference
-from dwcp_training.detectors.libraries import require_keras
+from dwcp_training.detectors.libraries import MissingLibraryError, require_keras
 from dwcp_training.detectors.lstm_autoencoder import LstmReference
 from dwcp_training.export.lstm import LstmWeights
 from dwcp_training.federated.errors import FederatedError
@@ -21,6 +22,12 @@ Weights = list[np.ndarray]
 
 STEPS = 8
 """Batches between two returns from TensorFlow to Python, where a client has as many."""
+
+
+def warm_up() -> None:
+    """Imports Keras, which takes seconds, before a server waits for an answer; where there is none, forests do."""
+    with suppress(MissingLibraryError):
+        require_keras("dense_autoencoder")
 
 
 def items_of(detector: str, part: Telemetry, settings: Any) -> Floats:

@@ -14,6 +14,8 @@ from dwcp_training.console import UsageError, guarded, out, print_data, print_wa
 from dwcp_training.data.telemetry import Telemetry
 from dwcp_training.federated.command import NAMES, Wanted, finish, read_rows
 from dwcp_training.federated.library import require_flower
+from dwcp_training.federated.networks import warm_up
+from dwcp_training.federated.plan import Plan
 from dwcp_training.federated.site import Arrays, Question, Site, Task
 from dwcp_training.federated.split import Split, parts
 from dwcp_training.profiles import load_profile
@@ -26,7 +28,10 @@ JOIN_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong in a simulation: clients, numbered from 1, that are lost in a round, and those that lie."""
+    """What goes wrong in a simulation: clients, numbered from 1, that are lost in a round, and those that lie.
+
+    Round 0 is that of the statistics before the first one.
+    """
 
     lost: dict[int, int]
     liars: frozenset[int] = frozenset()
@@ -55,17 +60,26 @@ class FaultySite(Site):
 
     def trained(self, question: Question, given: Arrays):
         weights, rows, losses = super().trained(question, given)
-        if question.round == self._lost_in:
-            self._go()
+        self._maybe_go(question.round)
         if self._lies:
             weights = [np.float32(-50) * array - np.float32(5) for array in weights]
         return weights, rows, losses
 
+    def trees(self, plan: Plan, number: int, given: Arrays):
+        grown = super().trees(plan, number, given)
+        self._maybe_go(1)
+        return grown
+
     def answer(self, question: Question, given: Arrays) -> Arrays:
         answer = super().answer(question, given)
+        self._maybe_go(question.round)
         if self._lies and question.task is not Task.TRAIN:
             answer = [answer[0] * 1000, *(array * -1e9 for array in answer[1:])]
         return answer
+
+    def _maybe_go(self, turn: int) -> None:
+        if turn == self._lost_in:
+            self._go()
 
 
 @contextmanager
@@ -122,6 +136,7 @@ def _client(address: str, telemetry: Telemetry, name: str, lost_in: int | None, 
     from dwcp_training.federated.flower_app import client_app, clipped
     from dwcp_training.federated.flower_node import answer_until_done
 
+    warm_up()
     said: list[str] = []
     site = FaultySite(telemetry, name, clipped, lost_in, lies, lambda: os.kill(os.getpid(), signal.SIGKILL))
     answer_until_done(address, client_app(site, on_done=said.append), lambda: bool(said), insecure=True)

@@ -1,4 +1,4 @@
-"""One data set as that of many clients, for simulations: cut by time, or skewed, so that clients see different worlds."""
+"""One data set as that of many clients, for simulations: cut by time, or skewed, so that clients are unlike."""
 
 from typing import Literal
 

@@ -18,6 +18,7 @@ from dwcp_training.federated.library import require_flower
 
 require_flower()
 
+from flwr.common.secure_aggregation.secaggplus_constants import Key  # noqa: E402
 
 from dwcp_training.federated.assemble import assembled  # noqa: E402  # after Flower's telemetry is off
 from dwcp_training.federated.errors import SchemaError, TooFewClientsError  # noqa: E402

@@ -35,7 +35,7 @@ def parts(
         FederatedError: there are too few rows, or no such metric.
     """
     starts = np.arange(0, len(telemetry) - BLOCK // 2, BLOCK)
-    if clients < 2 or len(starts) < 4 * clients:
+    if clients < 2 or len(starts) < 2 * clients:
         raise FederatedError(
             "--clients", f"{len(telemetry):,} rows are too few for {clients} clients, or it is one.", "Use fewer."
         )

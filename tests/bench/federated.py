@@ -116,6 +116,8 @@ def measure(options: argparse.Namespace) -> list[Case]:
         profile = load_profile(data.profile)
         for series in data.load()[: options.most]:
             telemetry = telemetry_of(series, profile)
+            if options.rows:
+                telemetry = telemetry.rows(max(0, len(telemetry) - options.rows), len(telemetry))
             for detector in options.detector:
                 cases += compared(data.name, series, telemetry, profile, detector, options)
     return cases
@@ -175,6 +177,7 @@ def main() -> None:
     parser.add_argument("--detector", action="append", choices=tuple(NAMES))
     parser.add_argument("--how", action="append", help="split, and +secure, +lost, +processes (default dirichlet)")
     parser.add_argument("--most", type=int, default=2, help="series of a set")
+    parser.add_argument("--rows", type=int, help="most training rows, the last ones (default all)")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--local-epochs", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=50, help="of the central training, at most")

@@ -240,6 +240,19 @@ def test_averaged_networks_learn_resume_and_become_a_model_set(detector: str, tm
     assert publish(tmp_path / "models", [candidate]).metadata[detector].threshold > 0
 
 
+def test_nothing_goes_to_any_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    import flwr.supercore.telemetry
+
+    def refuse(self, address):
+        raise AssertionError(f"a connection to {address}")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    assert flwr.supercore.telemetry.FLWR_TELEMETRY_ENABLED == "0"
+    state, said = run(replace(FOREST, secure=True))
+    assert state.rounds[-1].clients == 5
+    assert not said
+
+
 @pytest.mark.slow
 def test_a_liar_among_averaged_networks() -> None:
     lie = Faults({}, frozenset({5}))

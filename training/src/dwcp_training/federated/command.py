@@ -182,6 +182,8 @@ def run_client(
         site = Site(telemetry, name or telemetry.source, clipped)
         app = client_app(site, only_secure=only_secure, least_clients=least_clients, on_done=said.append)
         answer_until_done(server, app, lambda: bool(said), root_certificates, plain)
+        if not said:
+            raise FederatedError("--server", f"{server} ended the connection.", "Does it run still? Start both again.")
         if said[-1] != "finished":
             raise FederatedError("server", said[-1])
         out.print("finished")

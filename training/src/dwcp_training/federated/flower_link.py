@@ -30,7 +30,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.object_store import NoObjectInStoreError, ObjectStoreFactory
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -45,6 +45,9 @@ from dwcp_training.federated.traffic import Traffic
 
 POLL_SECONDS = 0.05
 """Between two looks for answers."""
+
+UPLOAD_SECONDS = 60.0
+"""For the parts of an answer to come after it was announced."""
 
 BEAT_SECONDS = 5.0
 """Between two signs of life of the run: Flower ends one that gives none."""
@@ -147,14 +150,8 @@ class LinkGrid(Grid):
                 answers.append(found)
                 continue
             message_id = found.metadata.message_id
-            ids = [tree.object_id for tree in iterate_object_tree(store.get_object_tree(message_id))]
-            contents = {object_id: store.get(object_id) for object_id in ids}
-            while not all(contents.values()):  # the client is sending them
-                if not self.seen_since(found.metadata.src_node_id, time.monotonic() - 60):
-                    break
-                time.sleep(POLL_SECONDS)
-                contents = {object_id: store.get(object_id) for object_id in ids}
-            if not all(contents.values()):
+            contents = self._uploaded(message_id)
+            if contents is None:
                 continue
             answer = inflate_object_from_contents(message_id, contents)
             answer.metadata.__dict__["_message_id"] = message_id
@@ -162,6 +159,22 @@ class LinkGrid(Grid):
             store.delete(message_id)
         state.delete_messages({answer.metadata.reply_to_message_id for answer in answers})
         return answers
+
+    def _uploaded(self, message_id: str) -> dict[str, bytes] | None:
+        """The parts of an answer that was announced, when the client has sent them; None when it does not."""
+        store = self._state.object_store
+        end = time.monotonic() + UPLOAD_SECONDS
+        try:
+            ids = [tree.object_id for tree in iterate_object_tree(store.get_object_tree(message_id))]
+        except NoObjectInStoreError:
+            return None
+        while True:
+            contents = {object_id: store.get(object_id) for object_id in ids}
+            if all(contents.values()):
+                return contents
+            if time.monotonic() > end:
+                return None
+            time.sleep(POLL_SECONDS)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """The answers that come in time; whoever is late need not answer any more."""

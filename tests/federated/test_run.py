@@ -268,6 +268,7 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_server_and_clients_as_processes(tmp_path: Path) -> None:
     """Five clients: one has another schema, one is killed; the run ends with three and publishes, then rolls back."""
     for k, site in enumerate(SITES):
@@ -310,7 +311,7 @@ def test_server_and_clients_as_processes(tmp_path: Path) -> None:
                     env=environment(),
                 )
             )
-        said = server.communicate(timeout=400)[0]
+        said = server.communicate(timeout=700)[0]
         assert server.returncode == 0, said
         assert "site-4 is refused" in said
         assert "Missing: error_rate" in said
@@ -326,13 +327,14 @@ def test_server_and_clients_as_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_client_killed_in_a_round_over_loopback(tmp_path: Path) -> None:
     write_csv(lstm_series(1600), tmp_path / "all.csv")
     done = subprocess.run(
         [BIN / "dwcp", "federated", "simulate", "--data", tmp_path / "all.csv", "--clients", "4", "--processes",
          "--detector", "isolation-forest", "--min-clients", "3", "--timeout", "40", "--lose", "2@1",
          "--set", "n_estimators=20", "--set", "max_samples=64", "--output", tmp_path / "models"],
-        capture_output=True, text=True, timeout=500, env=environment(),
+        capture_output=True, text=True, timeout=700, env=environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "client-2 is late" in done.stdout

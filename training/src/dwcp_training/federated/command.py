@@ -100,7 +100,7 @@ def run_server(
         check_writable(wanted.output)
         with serving(host, port, Tls(*tls) if tls else None) as (grid, address):
             out.print(f"ready {address}")
-            fleet = Fleet(grid, wanted.timeout, print_warning)
+            fleet = Fleet(grid, wanted.timeout, print_warning, plan.detector)
             try:
                 fleet.join(wait_for or wanted.minimum, join_timeout)
                 finish(fleet, plan, wanted, profile)
@@ -168,7 +168,6 @@ def run_client(
         require_flower()
         from dwcp_training.federated.flower_app import client_app, clipped
         from dwcp_training.federated.flower_node import answer_until_done
-        from dwcp_training.federated.networks import warm_up
         from dwcp_training.federated.site import Site
 
         host, _ = _address("--server", server)
@@ -177,7 +176,6 @@ def run_client(
         plain = insecure or (root_certificates is None and _is_loopback(host))
         telemetry = read_rows(data, load_profile(profile), on_bad_rows, exclude)
         print_data(telemetry)
-        warm_up()
         said: list[str] = []
         site = Site(telemetry, name or telemetry.source, clipped)
         app = client_app(site, only_secure=only_secure, least_clients=least_clients, on_done=said.append)

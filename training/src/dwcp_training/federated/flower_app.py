@@ -14,7 +14,7 @@ from flwr.supercore.differential_privacy import compute_clip_model_update
 
 from dwcp_training.federated.errors import FederatedError
 from dwcp_training.federated.fixed_point import limb_bits
-from dwcp_training.federated.networks import Weights
+from dwcp_training.federated.networks import Weights, warm_up
 from dwcp_training.federated.plan import Plan
 from dwcp_training.federated.site import Arrays, Question, Site, Task, form_of
 
@@ -74,6 +74,8 @@ def client_app(
 
     @app.query(DESCRIBE)
     def describe(message: Message, context: Context) -> Message:
+        if message.content[CONFIG].get("detector") in ("dense_autoencoder", "lstm_autoencoder"):
+            warm_up()
         said = {
             "name": site.name,
             "features": json.dumps(list(site.telemetry.schema.names)),

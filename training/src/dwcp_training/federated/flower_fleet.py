@@ -51,11 +51,13 @@ class Fleet:
         grid: Flower's grid, of `flower_link` or `flower_local`.
         timeout: seconds for an answer; for each stage of a secure sum.
         say: told of clients that are refused, late or faulty, in words.
+        detector: what will be trained, so that clients can make themselves ready.
     """
 
     grid: object
     timeout: float
     say: Callable[[str], None]
+    detector: str = ""
     names: dict[int, str] = field(default_factory=dict)
     features: dict[int, tuple[str, ...]] = field(default_factory=dict)
     cadences: dict[int, float] = field(default_factory=dict)
@@ -210,7 +212,7 @@ class Fleet:
     def _meet(self) -> None:
         """Asks clients that are new who they are."""
         new = [node for node in self.grid.get_node_ids() if node not in self.names]
-        content = RecordDict({CONFIG: ConfigRecord({"hello": 1})})
+        content = RecordDict({CONFIG: ConfigRecord({"detector": self.detector})})
         messages = [Message(content, node, f"{MessageType.QUERY}.{flower_app.DESCRIBE}") for node in new]
         for reply in self.grid.send_and_receive(messages, timeout=min(self.timeout, 10)):
             if reply.has_error():

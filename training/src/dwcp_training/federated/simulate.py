@@ -14,7 +14,6 @@ from dwcp_training.console import UsageError, guarded, out, print_data, print_wa
 from dwcp_training.data.telemetry import Telemetry
 from dwcp_training.federated.command import NAMES, Wanted, finish, read_rows
 from dwcp_training.federated.library import require_flower
-from dwcp_training.federated.networks import warm_up
 from dwcp_training.federated.plan import Plan
 from dwcp_training.federated.site import Arrays, Question, Site, Task
 from dwcp_training.federated.split import Split, parts
@@ -136,7 +135,6 @@ def _client(address: str, telemetry: Telemetry, name: str, lost_in: int | None, 
     from dwcp_training.federated.flower_app import client_app, clipped
     from dwcp_training.federated.flower_node import answer_until_done
 
-    warm_up()
     said: list[str] = []
     site = FaultySite(telemetry, name, clipped, lost_in, lies, lambda: os.kill(os.getpid(), signal.SIGKILL))
     answer_until_done(address, client_app(site, on_done=said.append), lambda: bool(said), insecure=True)
@@ -176,7 +174,7 @@ def run_simulate(
         sizes = sorted(len(site) for site in sites)
         out.print(f"clients: {clients}, split by {split}, {sizes[0]:,} to {sizes[-1]:,} rows each")
         with (in_processes if processes else in_process)(sites, faults) as grid:
-            fleet = Fleet(grid, wanted.timeout, print_warning)
+            fleet = Fleet(grid, wanted.timeout, print_warning, plan.detector)
             fleet.join(clients, JOIN_SECONDS)
             finish(fleet, plan, wanted, profile)
             fleet.done("finished")

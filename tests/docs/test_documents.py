@@ -94,7 +94,7 @@ def address() -> Iterator[str]:
 
 def _command(document: str, line: str) -> Any:
     """A command to run; `make test-slow` runs those that take long, and all that go with them."""
-    words = "dwcp (train|evaluate|explain|export|quantize|retrain|releases|keys|sign|package) "
+    words = "dwcp (train|evaluate|explain|export|quantize|retrain|releases|keys|sign|package|federated) "
     if document == "README.md":
         words = "lstm-autoencoder| retrain "
     long = re.search(words, f" {line} ")

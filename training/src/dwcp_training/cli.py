@@ -25,6 +25,7 @@ from dwcp_training.cli_options import (
     units_of,
     weights_of,
 )
+from dwcp_training.federated.cli import federated_app
 from dwcp_training.feedback.cli import feedback_app
 from dwcp_training.fleet.cli import fleet_app
 from dwcp_training.releases.cli import releases_app
@@ -39,6 +40,7 @@ app.add_typer(profile_app, name="profile")
 app.add_typer(releases_app, name="releases")
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(fleet_app, name="fleet")
+app.add_typer(federated_app, name="federated")
 app.command(epilog=RETRAIN_EXAMPLES)(retrain)
 
 

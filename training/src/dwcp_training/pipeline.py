@@ -2,6 +2,7 @@
 
 import logging
 import platform
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 from pydantic import BaseModel
 
-from dwcp.anomaly.v1 import golden_pb2
+from dwcp.anomaly.v1 import golden_pb2, model_pb2
 from dwcp_sidecar.audit import audit_graph, audit_metadata
 from dwcp_sidecar.ensemble import Ensemble
 from dwcp_sidecar.model import Explain, Model
@@ -126,8 +127,16 @@ def fit(
         keep_budget(fitted, alarm_budget, telemetry.cadence_seconds)
     record = fitted.metadata.training
     record.data_fingerprint = fingerprint(telemetry.values)
+    record_settings(record, settings, OVERRIDDEN if alarm_budget is not None else ())
+    if drift and detector != "ensemble":  # its members have their own
+        _describe(fitted, telemetry, settings.seed)  # type: ignore[attr-defined]  # every detector's settings have one
+    return fitted
+
+
+def record_settings(record: model_pb2.TrainingRecord, settings: BaseModel, left_out: Collection[str] = ()) -> None:
+    """Writes down the hyperparameters, but for some, and the versions of the libraries."""
     for name, setting in settings.model_dump().items():
-        if alarm_budget is not None and name in OVERRIDDEN:
+        if name in left_out:
             continue
         if name not in LATER_SETTINGS or LATER_SETTINGS[name] != setting:
             record.hyperparameters[name] = str(setting)
@@ -135,9 +144,6 @@ def fit(
         with suppress(PackageNotFoundError):  # scikit-learn's detectors need no TensorFlow (S2-7)
             record.library_versions[library] = version(library)
     record.library_versions["python"] = platform.python_version()
-    if drift and detector != "ensemble":  # its members have their own
-        _describe(fitted, telemetry, settings.seed)  # type: ignore[attr-defined]  # every detector's settings have one
-    return fitted
 
 
 def _describe(fitted: Fitted, telemetry: Telemetry, seed: int) -> None:
@@ -235,6 +241,10 @@ def _joined(fitted: Fitted, seed: int) -> golden_pb2.GoldenFile:
 def _calibrate(fitted: Fitted, scores: np.ndarray, seed: int) -> None:
     calibration = fitted.metadata.calibration
     del calibration.scores[:]
+    if fitted.calibration is not None:
+        found, calibration.source = fitted.calibration
+        calibration.scores.extend(calibration_scores(found, seed).tolist())
+        return
     calibration.scores.extend(calibration_scores(scores, seed).tolist())
     calibration.source = (
         f"{len(calibration.scores)} of {len(scores)} held-out scores, the end of the training data by time"

@@ -85,6 +85,8 @@ class Fitted:
         follow: what else has to follow when the threshold moves: by-products that decide, IF5's depth.
         budget_scores: the held-out scores that an alarm budget is kept with (C5), float64 `[n]`; None means all of
             `held_out_items`.
+        calibration: held-out scores and where they are from, for a detector whose held-out items are elsewhere; None
+            for one that is calibrated on `held_out_items`.
     """
 
     metadata: model_pb2.ModelMetadata
@@ -104,6 +106,7 @@ class Fitted:
     quick_check: Callable[[onnx.ModelProto], dict[str, str]] | None = None
     follow: Callable[[float], dict[str, bytes]] = lambda threshold: {}
     budget_scores: Floats | None = None
+    calibration: tuple[Floats, str] | None = None
 
     def move_threshold(self, threshold: float) -> None:
         """Makes metadata, graph, reference and by-products decide at another threshold, a midpoint of D2."""

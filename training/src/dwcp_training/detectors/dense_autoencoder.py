@@ -4,6 +4,7 @@ import pickle
 from typing import Any
 
 import numpy as np
+from sklearn.preprocessing import StandardScaler
 
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar.audit.dense import LARGEST_RECONSTRUCTION
@@ -96,50 +97,86 @@ def fit_dense_autoencoder(
         shown_epochs(progress, settings.epochs),
     )
     weights = dense_network.weights_of(network, settings.activation)
-    _check_bounded(weights, settings)
     metadata = common_metadata(telemetry, "dense_autoencoder", scaler.mean_, scaler.scale_, fit_part.values)
-    metadata.dense.units.extend(weights.units)
-    metadata.dense.activation = settings.activation
-    metadata.dense.threshold_percentile = settings.threshold_percentile
-    metadata.parity_class = model_pb2.PARITY_CLASS_EXACT
-    metadata.training.seed = settings.seed
+    describe_network(metadata, weights, settings)
     metadata.training.fitted_on, metadata.training.held_out = len(fit_part), len(held_out)
     for name, values in history.items():
         metadata.training.history[name].values.extend(values)
 
     fitted_items = fit_part.values[:, np.newaxis]
-    reference = DenseReference(weights, metadata)
-    scores = reference.evaluate(fitted_items).scores
+    scores = DenseReference(weights, metadata).evaluate(fitted_items).scores
     threshold = _threshold(scores, settings.threshold_percentile)
     metadata.threshold = threshold
     metadata.training.history["score_range"].values.extend([scores.min(), scores.max()])
     above = int((scores > threshold).sum())
-
-    return Fitted(
-        metadata=metadata,
-        graph=lambda: dense.export_dense(
-            weights, scaler.mean_, scaler.scale_, metadata.feature_names, metadata.threshold
-        ),
-        cross_check=lambda model: cross_check_dense(model, network, settings, metadata, fit_part.values),
-        operators=dense.operators(len(weights.units), settings.activation),
-        layout=dense.LAYOUT,
-        precision="float64",
-        reference=reference,
-        fitted_items=fitted_items,
-        held_out_items=held_out.values[:, np.newaxis],
-        byproducts={**dense_network.saved(network), "dense_autoencoder_scaler.pkl": pickle.dumps(scaler)},
-        metadata_file="dense_autoencoder_metadata.json",
-        graph_file="dense_autoencoder.onnx",
-        facts={
+    return assembled(
+        network,
+        scaler,
+        metadata,
+        settings,
+        fitted_items,
+        held_out.values[:, np.newaxis],
+        {
             "rows": counted_rows(telemetry, len(fit_part), len(held_out)),
-            "layers": "-".join(map(str, (metadata.n_features, *weights.units, metadata.n_features)))
-            + f", {settings.activation}",
+            "layers": layers_said(metadata),
             "epochs": epochs_said(history, settings.epochs),
             "scores": f"{scores.min():.5f} to {scores.max():.5f} on the fitted rows, "
             f"mean {scores.mean():.5f}, standard deviation {scores.std():.5f}",
             "threshold": f"{threshold:.6f}: percentile {settings.threshold_percentile:g} of the fitted rows' scores, "
             f"{above:,} of {len(scores):,} above it ({above / len(scores):.1%})",
         },
+    )
+
+
+def describe_network(
+    metadata: model_pb2.ModelMetadata, weights: DenseWeights, settings: DenseAutoencoderDefaults
+) -> None:
+    """Writes down what the metadata of a dense autoencoder have beside what all have.
+
+    Raises:
+        DataError: training did not settle on finite weights (DA2).
+    """
+    _check_bounded(weights, settings)
+    metadata.dense.units.extend(weights.units)
+    metadata.dense.activation = settings.activation
+    metadata.dense.threshold_percentile = settings.threshold_percentile
+    metadata.parity_class = model_pb2.PARITY_CLASS_EXACT
+    metadata.training.seed = settings.seed
+
+
+def layers_said(metadata: model_pb2.ModelMetadata) -> str:
+    """The widths of the layers and the activation, in words."""
+    widths = (metadata.n_features, *metadata.dense.units, metadata.n_features)
+    return f"{'-'.join(map(str, widths))}, {metadata.dense.activation}"
+
+
+def assembled(
+    network: Any,
+    scaler: StandardScaler,
+    metadata: model_pb2.ModelMetadata,
+    settings: DenseAutoencoderDefaults,
+    fitted_items: Floats,
+    held_out_items: Floats,
+    facts: dict[str, str],
+) -> Fitted:
+    """A trained network, its scaler and its whole metadata as a fitted detector; items as of `Fitted`."""
+    weights = dense_network.weights_of(network, settings.activation)
+    return Fitted(
+        metadata=metadata,
+        graph=lambda: dense.export_dense(
+            weights, scaler.mean_, scaler.scale_, metadata.feature_names, metadata.threshold
+        ),
+        cross_check=lambda model: cross_check_dense(model, network, settings, metadata, fitted_items[:, -1]),
+        operators=dense.operators(len(weights.units), settings.activation),
+        layout=dense.LAYOUT,
+        precision="float64",
+        reference=DenseReference(weights, metadata),
+        fitted_items=fitted_items,
+        held_out_items=held_out_items,
+        byproducts={**dense_network.saved(network), "dense_autoencoder_scaler.pkl": pickle.dumps(scaler)},
+        metadata_file="dense_autoencoder_metadata.json",
+        graph_file="dense_autoencoder.onnx",
+        facts=facts,
     )
 
 

@@ -154,21 +154,45 @@ def fit_isolation_forest(
     progress(2, 3, "threshold")
     scores = -forest.score_samples(scaled)
     threshold = midpoint_threshold(-float(forest.offset_), scores)
-    rate = score_rate(len(forest.estimators_), forest._max_samples)
-
     metadata = common_metadata(telemetry, "isolation_forest", scaler.mean_, scaler.scale_, fit_part.values)
+    metadata.threshold = threshold
+    metadata.training.fitted_on, metadata.training.held_out = len(fit_part), len(held_out)
+    metadata.training.history["score_range"].values.extend([scores.min(), scores.max()])
+    progress(3, 3, "done")
+    return assembled(
+        forest,
+        scaler,
+        metadata,
+        settings,
+        fit_part.values[:, np.newaxis],
+        held_out.values[:, np.newaxis],
+        {
+            "rows": counted_rows(telemetry, len(fit_part), len(held_out)),
+            "scores": f"{scores.min():.4f} to {scores.max():.4f} on the fitted rows",
+            "threshold": counted_above(threshold, scores),
+        },
+    )
+
+
+def assembled(
+    forest: IsolationForest,
+    scaler: StandardScaler,
+    metadata: model_pb2.ModelMetadata,
+    settings: IsolationForestDefaults,
+    fitted_items: Floats,
+    held_out_items: Floats,
+    facts: dict[str, str],
+) -> Fitted:
+    """A grown forest, its scaler, and metadata with a threshold as a fitted detector; items as of `Fitted`."""
+    rate = score_rate(len(forest.estimators_), forest._max_samples)
     metadata.n_estimators = settings.n_estimators
     metadata.contamination = settings.contamination
-    metadata.threshold = threshold
     metadata.parity_class = model_pb2.PARITY_CLASS_EXACT
     metadata.forest.max_samples = forest._max_samples
     metadata.forest.score_rate = rate
     metadata.training.seed = settings.seed
-    metadata.training.fitted_on, metadata.training.held_out = len(fit_part), len(held_out)
     reference = np.array(metadata.reference_values)
-
-    metadata.training.history["score_range"].values.extend([scores.min(), scores.max()])
-    progress(3, 3, "done")
+    rows = fitted_items[:, -1]
 
     def build() -> onnx.ModelProto:
         return export_forest(
@@ -183,21 +207,17 @@ def fit_isolation_forest(
     return Fitted(
         metadata=metadata,
         graph=build,
-        cross_check=lambda model: cross_check_forest(model, forest, scaler, fit_part.values),
-        quick_check=lambda model: against_sklearn(model, forest, scaler, fit_part.values)[0],
+        cross_check=lambda model: cross_check_forest(model, forest, scaler, rows),
+        quick_check=lambda model: against_sklearn(model, forest, scaler, rows)[0],
         operators=OPERATORS,
         layout=LAYOUT,
         precision="float64",
         reference=ForestReference(forest, scaler, metadata),
-        fitted_items=fit_part.values[:, np.newaxis],
-        held_out_items=held_out.values[:, np.newaxis],
-        byproducts={**follow(threshold), "scaler.pkl": pickle.dumps(scaler)},
+        fitted_items=fitted_items,
+        held_out_items=held_out_items,
+        byproducts={**follow(metadata.threshold), "scaler.pkl": pickle.dumps(scaler)},
         metadata_file="model_metadata.json",
         graph_file="isolation_forest.onnx",
         follow=follow,
-        facts={
-            "rows": counted_rows(telemetry, len(fit_part), len(held_out)),
-            "scores": f"{scores.min():.4f} to {scores.max():.4f} on the fitted rows",
-            "threshold": counted_above(threshold, scores),
-        },
+        facts=facts,
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from sklearn.preprocessing import StandardScaler
 
 from dwcp.anomaly.v1 import model_pb2
 from dwcp_sidecar.audit import LSTM_LAYERS
@@ -112,23 +113,60 @@ def fit_lstm_autoencoder(
     )
     weights = LstmWeights.of(network)
     metadata = common_metadata(telemetry, "lstm_autoencoder", scaler.mean_, scaler.scale_, fit_part.values)
+    describe_network(metadata, weights, settings, precision)
+    metadata.training.fitted_on, metadata.training.held_out = len(fitted_items), len(held_out_items)
+    for name, values in history.items():
+        metadata.training.history[name].values.extend(values)
+
+    scores = LstmReference(weights, metadata).evaluate(fitted_items).scores
+    threshold = midpoint_threshold(float(np.percentile(scores, settings.threshold_percentile)), scores)
+    metadata.threshold = threshold
+    return assembled(
+        network,
+        scaler,
+        metadata,
+        settings,
+        fitted_items,
+        held_out_items,
+        {
+            "windows": f"{len(fitted_items):,} fitted, {len(held_out_items):,} held out, "
+            f"of {settings.window_size} samples each" + _too_short(telemetry, settings.window_size),
+            "epochs": epochs_said(history, settings.epochs),
+            "scores": f"{scores.min():.5f} to {scores.max():.5f} on the fitted windows",
+            "threshold": f"{threshold:.6f}: percentile {settings.threshold_percentile:g} of the fitted windows' scores",
+        },
+        precision,
+    )
+
+
+def describe_network(
+    metadata: model_pb2.ModelMetadata, weights: LstmWeights, settings: LstmAutoencoderDefaults, precision: str
+) -> None:
+    """Writes down what the metadata of an LSTM autoencoder have beside what all have."""
     metadata.timesteps = settings.window_size
     metadata.lstm.units.extend(layer.units for layer in weights.layers)
     metadata.lstm.encoding_dim = settings.encoding_dim
     metadata.lstm.threshold_percentile = settings.threshold_percentile
     metadata.training.seed = settings.seed
-    metadata.training.fitted_on, metadata.training.held_out = len(fitted_items), len(held_out_items)
-    for name, values in history.items():
-        metadata.training.history[name].values.extend(values)
-
-    reference = LstmReference(weights, metadata)
-    scores = reference.evaluate(fitted_items).scores
-    threshold = midpoint_threshold(float(np.percentile(scores, settings.threshold_percentile)), scores)
-    metadata.threshold = threshold
     exact = precision == "float64"
     metadata.parity_class = model_pb2.PARITY_CLASS_EXACT if exact else model_pb2.PARITY_CLASS_TOLERANCE
     if not exact:
         metadata.tolerance.CopyFrom(FLOAT32_TOLERANCE)
+
+
+def assembled(
+    network: Any,
+    scaler: StandardScaler,
+    metadata: model_pb2.ModelMetadata,
+    settings: LstmAutoencoderDefaults,
+    fitted_items: Floats,
+    held_out_items: Floats,
+    facts: dict[str, str],
+    precision: str = "float64",
+) -> Fitted:
+    """A trained network, its scaler and its whole metadata as a fitted detector; items as of `Fitted`."""
+    weights = LstmWeights.of(network)
+    exact = precision == "float64"
 
     def build() -> onnx.ModelProto:
         if exact:
@@ -151,19 +189,13 @@ def fit_lstm_autoencoder(
         operators=lstm.operators(settings.window_size) if exact else None,
         layout=lstm.LAYOUT if exact else lstm_float32.LAYOUT,
         precision=precision,
-        reference=reference,
+        reference=LstmReference(weights, metadata),
         fitted_items=fitted_items,
         held_out_items=held_out_items,
         byproducts={**keras_network.saved(network), "lstm_scaler.pkl": pickle.dumps(scaler)},
         metadata_file="lstm_metadata.json",
         graph_file="lstm_autoencoder.onnx",
-        facts={
-            "windows": f"{len(fitted_items):,} fitted, {len(held_out_items):,} held out, "
-            f"of {settings.window_size} samples each" + _too_short(telemetry, settings.window_size),
-            "epochs": epochs_said(history, settings.epochs),
-            "scores": f"{scores.min():.5f} to {scores.max():.5f} on the fitted windows",
-            "threshold": f"{threshold:.6f}: percentile {settings.threshold_percentile:g} of the fitted windows' scores",
-        },
+        facts=facts,
     )
 
 

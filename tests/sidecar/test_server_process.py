@@ -221,7 +221,8 @@ def test_graceful_stop(serve, number):
         assert server.process.stderr.read() == ""
 
 
-def test_calls_that_go_on_through_a_stop(serve):
+@pytest.mark.parametrize("stops", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_calls_that_go_on_through_a_stop(serve, stops):
     """Whoever calls without a pause gets answers, then UNAVAILABLE: nothing else, and no answer is lost.
 
     gRPC by itself gives CANCELLED to some of them, and cuts off large answers that are on their way.
@@ -240,7 +241,7 @@ def test_calls_that_go_on_through_a_stop(serve):
             except grpc.RpcError as error:
                 ends.append((error.code(), error.details()))
 
-    for _ in range(2):
+    for _ in range(stops):
         ends.clear()
         answered.clear()
         with serve("--listen", "127.0.0.1:0", "--grace", "30") as server, ThreadPoolExecutor(6) as pool:

@@ -259,7 +259,7 @@ def test_no_worker_outlives_its_supervisor(serve, two, unix):
     assert all(map(gone, left))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_stop_lets_calls_finish_in_all_workers(serve, two, unix, number):
     rows = np.tile(ROW, (2048 + 9, 1)).astype("<f8").tobytes()
     long = scoring_pb2.ScoreBatchRequest(detector=2, rows=rows, layout=2, explain=scoring_pb2.EXPLAIN_ALWAYS)

@@ -80,7 +80,11 @@ def lstm_twins(csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Twins:
             )
             for program, name in zip(programs, ("first", "second"), strict=True)
         ]  # fmt: skip
-        printed = [process.communicate(timeout=200)[0] for process in running]
+        try:
+            printed = [process.communicate(timeout=280)[0] for process in running]
+        finally:
+            for process in running:
+                process.kill()  # one that has ended does not mind
         assert [process.returncode for process in running] == [0, 0], printed
         (folder / "printed").write_text(printed[0])
 

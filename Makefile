@@ -11,7 +11,6 @@ GO_RUN = cd go-contract && CGO_ENABLED=0 $(GO)
 MODELS := models
 export GO
 export GOFLAGS := -mod=readonly
-export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help
 help: ## Show this list
@@ -64,14 +63,15 @@ demo: $(VENV)/.ready ## The whole way on the measured link of ../shared/data/lin
 .PHONY: test
 test: $(VENV)/.ready ## Everything that must pass, in under ten minutes
 	@$(MAKE) --no-print-directory lint check-breaking check-generate
-	@mkdir -p build && $(GO_RUN) vet ./...
-	@(cd go-contract && CGO_ENABLED=0 $(GO) test ./...) >build/go-test.log 2>&1 & go=$$!; \
-	  $(PY) -m pytest tests -q -n 2 --dist loadfile -m 'not slow'; python=$$?; \
+	@mkdir -p build
+	@(cd go-contract && CGO_ENABLED=0 $(GO) vet ./... && CGO_ENABLED=0 $(GO) test -p 1 ./...) >build/go-test.log 2>&1 & \
+	  go=$$!; \
+	  $(PY) -m pytest tests -q -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'; python=$$?; \
 	  wait $$go; go=$$?; cat build/go-test.log; exit $$((python || go))
 
 .PHONY: test-slow
 test-slow: $(VENV)/.ready ## The tests that make test leaves out for their length: faults of the sidecars, the serving benchmark's own
-	@$(PY) -m pytest tests -q -n 2 --dist loadfile -m slow
+	@$(PY) -m pytest tests -q -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 .PHONY: lint
 lint: $(VENV)/.ready ## Formatting, style and schema checks

@@ -11,6 +11,8 @@ Nothing is skipped: an implementation that is not there, a case without answer a
 
 import argparse
 import contextlib
+import itertools
+import shutil
 import sys
 import tempfile
 import time
@@ -109,20 +111,40 @@ def prepare(
     return question
 
 
-def judge_one(implementation: adapters.Implementation, question: Question, run: Run, folder: Path) -> Tally:
-    """Runs one implementation on one file and compares. What cannot run is a fault of the tally."""
-    requests, cases, wanted = question.part(run.full)
-    reference = question.reference
-    answers = folder / f"{implementation.name}.{reference.detector}.{run.batch}.{run.threads}.jsonl"
+def judge_some(
+    implementation: adapters.Implementation, questions: Sequence[Question], run: Run, folder: Path
+) -> list[Tally]:
+    """Runs one implementation on the requests of some detectors, one after the other in one file, and compares.
+
+    Returns:
+        A tally for each question. What cannot run is a fault of each.
+    """
+    parts = [question.part(run.full) for question in questions]
+    name = f"{implementation.name}.{'+'.join(q.reference.detector for q in questions)}.{run.batch}.{run.threads}"
+    requests, answers = folder / f"{name}.requests.jsonl", folder / f"{name}.jsonl"
+    with requests.open("wb") as file:
+        for part, _, _ in parts:
+            with part.open("rb") as source:
+                shutil.copyfileobj(source, file)
     try:
-        implementation.run(requests, answers, len(cases), run.batch, run.threads)
+        implementation.run(requests, answers, sum(len(cases) for _, cases, _ in parts), run.batch, run.threads)
     except (adapters.RunError, ContractError) as error:
-        return Tally(faults=[str(error)])
-    ids = [case.answer_id for case in cases]
-    depth = reference.detector == "isolation_forest"
-    tally = compare(cases, reference, wanted, read_answers(answers, ids, len(reference.names), depth))
+        return [Tally(faults=[str(error)]) for _ in questions]
+    tallies = []
+    with answers.open("rb") as lines:
+        for k, (question, (_, cases, wanted)) in enumerate(zip(questions, parts, strict=True)):
+            # Its share of the answers, and the last one everything that is left: an answer too many is a fault.
+            own = folder / f"{name}.{k}.jsonl"
+            with own.open("wb") as file:
+                file.writelines(lines if k == len(questions) - 1 else itertools.islice(lines, len(cases)))
+            reference = question.reference
+            ids = [case.answer_id for case in cases]
+            depth = reference.detector == "isolation_forest"
+            tallies.append(compare(cases, reference, wanted, read_answers(own, ids, len(reference.names), depth)))
+            own.unlink()
+    requests.unlink()
     answers.unlink()
-    return tally
+    return tallies
 
 
 def judge(
@@ -144,30 +166,38 @@ def judge(
         servers = {kind: stack.enter_context(serving(models, kind)) for kind in sorted(kinds)}
         built = adapters.build(names, models, servers)
         pool = stack.enter_context(ThreadPoolExecutor(workers))
-        started: list[tuple[Result, list[Future[tuple[Tally, float]]]]] = []
-        for question in questions:
-            for implementation in built:
-                runs = runs_of(implementation.has_threads, batches, threads)
-                for part in (runs[:1], runs[1:]):
-                    if part:
-                        result = Result(implementation.name, question.reference.detector, _describe(part, question))
-                        jobs = [pool.submit(_timed, implementation, question, run, folder) for run in part]
-                        started.append((result, jobs))
+        started: list[tuple[list[Result], list[Future[tuple[list[Tally], float]]]]] = []
+        for implementation in built:
+            runs = runs_of(implementation.has_threads, batches, threads)
+            # A program begins by opening the set with all its detectors: once for all questions, not for each.
+            together = [list(questions)] if isinstance(implementation, adapters.Program) else [[q] for q in questions]
+            for some in filter(None, together):
+                for part in filter(None, (runs[:1], runs[1:])):
+                    described = [Result(implementation.name, q.reference.detector, _describe(part, q)) for q in some]
+                    started.append(
+                        (described, [pool.submit(_timed, implementation, some, run, folder) for run in part])
+                    )
         results = []
-        for result, jobs in started:
+        for described, jobs in started:
             for job in jobs:
-                tally, seconds = job.result()
-                result.tally.add(tally)
-                result.seconds += seconds
-            err.print(f"  {result.seconds:6.1f} s  {result.detector}  {result.implementation}  {result.runs}")
-            results.append(result)
-    return results
+                tallies, seconds = job.result()
+                for result, tally in zip(described, tallies, strict=True):
+                    result.tally.add(tally)
+                    result.seconds += seconds
+            for result in described:
+                among = f", with {len(described) - 1} others" if len(described) > 1 else ""
+                err.print(
+                    f"  {result.seconds:6.1f} s  {result.detector}  {result.implementation}  {result.runs}{among}"
+                )
+            results += described
+    detectors = [question.reference.detector for question in questions]
+    return sorted(results, key=lambda result: detectors.index(result.detector))
 
 
-def _timed(implementation, question: Question, run: Run, folder: Path) -> tuple[Tally, float]:
+def _timed(implementation, questions: Sequence[Question], run: Run, folder: Path) -> tuple[list[Tally], float]:
     began = time.monotonic()
-    tally = judge_one(implementation, question, run, folder)
-    return tally, time.monotonic() - began
+    tallies = judge_some(implementation, questions, run, folder)
+    return tallies, time.monotonic() - began
 
 
 def _describe(runs: Sequence[Run], question: Question) -> str:

@@ -6,7 +6,9 @@ from tests.faults.endpoint import COMMANDS
 from tests.faults.soak import soak
 
 
-@pytest.mark.parametrize("kind", COMMANDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=(pytest.mark.slow,) if kind == "workers" else ()) for kind in COMMANDS]
+)
 def test_soak(kind):
     said: list[str] = []
     assert soak(kind, 6, every=0.5, say=said.append) == [], said

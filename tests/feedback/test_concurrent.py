@@ -125,7 +125,7 @@ def test_a_writer_killed_while_it_makes_the_file_is_not_in_the_way(tmp_path: Pat
         writer = Writer(path, "a", 1)
         deadline = time.monotonic() + 30
         while not path.exists() and time.monotonic() < deadline:
-            pass
+            time.sleep(0.0005)
         time.sleep(0.01 * generator.random())
         writer.kill()
         writer.end()

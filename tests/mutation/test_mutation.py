@@ -156,9 +156,9 @@ def refusals(request: pytest.FixtureRequest, mutated) -> Iterator[dict[tuple[str
 
 
 def _asked() -> Iterator[Any]:
-    """Every mutation and opener. `make test` asks Python and Go of one in four, not the same ones, and those that
+    """Every mutation and opener. `make test` asks Python and Go of one in six, not the same ones, and those that
     open sets by the code of another of one in sixteen; `make test-slow` asks the rest."""
-    every = {"go-native": 4, "python-core": 4}
+    every = {"go-native": 6, "python-core": 6}
     first = {"go-native": 1}
     for opener in OPENERS:
         for number, mutation in enumerate(MUTATIONS):

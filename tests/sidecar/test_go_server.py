@@ -22,6 +22,7 @@ from dwcp_sidecar.server.app import health_name
 from dwcp_sidecar.verdicts import Explain
 from tests.conformance import go_program
 from tests.conformance.sets import REFERENCE_SET, detectors_of
+from tests.sidecar.clients import at_work
 
 pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).resolve().parents[2]
@@ -350,7 +351,7 @@ def test_graceful_stop(serve_go):
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=100)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         call = scoring_pb2_grpc.ScoringServiceStub(channel).ScoreBatch.future(long, timeout=100)
-        time.sleep(0.3)
+        at_work(server.process.pid)
         assert not call.done()
         server.process.send_signal(signal.SIGTERM)
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING

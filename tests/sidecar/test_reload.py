@@ -24,14 +24,14 @@ from tests.sidecar.conftest import REFERENCE, SetCopy
 from tests.sidecar.releases import Releases
 
 pytestmark = pytest.mark.timeout(240)
-SWAPS = 100
 
 
 def releases(path, sets, *names):
     return Releases(path, **{name: sets[name].path for name in names})
 
 
-def test_hundred_swaps_under_load(serve, sets, tmp_path):
+@pytest.mark.parametrize("swaps", [40, pytest.param(100, marks=pytest.mark.slow)])
+def test_many_swaps_under_load(serve, sets, tmp_path, swaps):
     """No call fails, none mixes sets, memory stays."""
     folder = releases(tmp_path / "models", sets, "forest_a", "forest_b")
     both = [sets["forest_a"], sets["forest_b"]]
@@ -41,7 +41,7 @@ def test_hundred_swaps_under_load(serve, sets, tmp_path):
         Load(server.address, both) as load,
         Caller(server.address) as caller,
     ):
-        for swap in range(1, SWAPS + 1):
+        for swap in range(1, swaps + 1):
             next_one = ("forest_a", "forest_b")[swap % 2]
             folder.switch(next_one)
             answer = caller.reload()
@@ -50,7 +50,7 @@ def test_hundred_swaps_under_load(serve, sets, tmp_path):
         assert caller.id() == sets["forest_a"].id
     assert load.faults == []
     assert load.seen == {models.id for models in both}
-    assert load.answers > 10 * SWAPS, "that was no load"
+    assert load.answers > 10 * swaps, "that was no load"
     early, late = np.median(memory[10:20]), np.median(memory[-10:])
     assert late <= 1.1 * early, f"{early} kB grew to {late} kB"
 
@@ -164,8 +164,10 @@ def test_a_damaged_folder(serve, sets, tmp_path, damage, code, field):
         assert caller.refusal() == (code, field)
         assert caller.id() == sets["forest_a"].id
         assert caller.health("isolation_forest") == "SERVING"
+        repaired = tmp_path / "repaired"
+        shutil.copytree(sets["forest_b"].path, repaired)
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(sets["forest_b"].path, folder)
+        repaired.rename(folder)  # a copy that a busy machine makes slowly would be refused while it grows
         caller.until(sets["forest_b"].id)
         assert server.stop() == 0
         said = server.process.stderr.read()

@@ -24,7 +24,7 @@ from dwcp_sidecar.server import flags
 from dwcp_sidecar.server.app import health_name
 from dwcp_sidecar.server.settings import Limits, Reflection, Settings, StartError, Tls
 from tests.conformance.sets import REFERENCE_SET, detectors_of
-from tests.sidecar.clients import Caller, one
+from tests.sidecar.clients import WAIT, Caller, at_work, one
 
 pytestmark = pytest.mark.timeout(120)
 SERVICE = "dwcp.anomaly.v1.ScoringService"
@@ -209,7 +209,7 @@ def test_graceful_stop(serve, number):
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=100)
         assert next(watch).status == SERVING
         call = service.ScoreBatch.future(long, timeout=100)
-        time.sleep(0.3)
+        at_work(server.process.pid)
         assert not call.done()
         server.process.send_signal(number)
         assert next(watch).status == NOT_SERVING
@@ -221,7 +221,8 @@ def test_graceful_stop(serve, number):
         assert server.process.stderr.read() == ""
 
 
-def test_calls_that_go_on_through_a_stop(serve):
+@pytest.mark.parametrize("stops", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_calls_that_go_on_through_a_stop(serve, stops):
     """Whoever calls without a pause gets answers, then UNAVAILABLE: nothing else, and no answer is lost.
 
     gRPC by itself gives CANCELLED to some of them, and cuts off large answers that are on their way.
@@ -240,15 +241,18 @@ def test_calls_that_go_on_through_a_stop(serve):
             except grpc.RpcError as error:
                 ends.append((error.code(), error.details()))
 
-    for _ in range(2):
+    for _ in range(stops):
         ends.clear()
+        answered.clear()
         with serve("--listen", "127.0.0.1:0", "--grace", "30") as server, ThreadPoolExecutor(6) as pool:
             for number in range(6):
                 pool.submit(client, number)
-            time.sleep(0.5)
+            end = time.monotonic() + WAIT
+            while set(answered) != set(range(6)):  # whoever is not connected yet would be told that nobody listens
+                assert time.monotonic() < end, answered
+                time.sleep(0.05)
             assert server.stop() == 0
         assert ends == [(grpc.StatusCode.UNAVAILABLE, "the server is stopping")] * 6
-    assert set(answered) == set(range(6))
 
 
 def test_a_second_signal_ends_calls_in_flight(serve):

@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dwcp.anomaly.v1 import scoring_pb2
 from dwcp_sidecar.errors import ContractError
@@ -24,7 +25,7 @@ from dwcp_sidecar.server.reload import TryAgainError
 from dwcp_sidecar.server.settings import Settings, StartError
 from dwcp_sidecar.server.signals import Signals
 from dwcp_sidecar.server.supervisor import Supervisor
-from tests.sidecar.clients import ROW, WAIT, Caller, one, resident
+from tests.sidecar.clients import ROW, WAIT, Caller, at_work, one, resident
 from tests.sidecar.conftest import COMMAND
 from tests.sidecar.releases import Releases
 
@@ -259,7 +260,7 @@ def test_no_worker_outlives_its_supervisor(serve, two, unix):
     assert all(map(gone, left))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_stop_lets_calls_finish_in_all_workers(serve, two, unix, number):
     rows = np.tile(ROW, (2048 + 9, 1)).astype("<f8").tobytes()
     long = scoring_pb2.ScoreBatchRequest(detector=2, rows=rows, layout=2, explain=scoring_pb2.EXPLAIN_ALWAYS)
@@ -267,7 +268,7 @@ def test_stop_lets_calls_finish_in_all_workers(serve, two, unix, number):
         left = workers(server)
         callers = [Caller(address) for address in server.addresses[1:]]
         calls = [caller.scoring.ScoreBatch.future(long, timeout=100) for caller in callers]
-        time.sleep(0.3)
+        at_work(*left)
         server.process.send_signal(number)
         assert [len(call.result(100).scores) for call in calls] == [2048, 2048]
         assert server.process.wait(WAIT) == 0
@@ -284,9 +285,13 @@ def test_a_second_signal_hurries(serve, two):
         rows = np.tile(ROW, (16384 + 9, 1)).astype("<f8").tobytes()
         long = scoring_pb2.ScoreBatchRequest(detector=2, rows=rows, layout=2, explain=scoring_pb2.EXPLAIN_ALWAYS)
         calls = [caller.scoring.ScoreBatch.future(long, timeout=100) for caller in callers]
-        time.sleep(0.3)
+        at_work(*workers(server))
+        health = health_pb2_grpc.HealthStub(callers[0].channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=""), timeout=100)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         server.process.terminate()
-        time.sleep(0.3)
+        # The first one has arrived: two at once may be one.
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         server.process.terminate()
         assert server.process.wait(WAIT) == 0
         assert {call.exception(WAIT) is not None for call in calls} == {True}

@@ -17,6 +17,7 @@ from dwcp_sidecar.model_set import ModelSet
 from dwcp_training.data import Telemetry, forest_rows, lstm_series, write_csv
 from dwcp_training.pipeline import train
 from dwcp_training.profiles import IsolationForestDefaults, LstmAutoencoderDefaults
+from tests.shared import made_once
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = Path(sys.executable).with_name("dwcp")
@@ -67,17 +68,28 @@ WITHOUT_CROSS_CHECKS = (
 
 @pytest.fixture(scope="session")
 def lstm_twins(csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Twins:
-    """A small LSTM autoencoder, trained twice, at the same time."""
-    folders = (tmp_path_factory.mktemp("lstm_1"), tmp_path_factory.mktemp("lstm_2"))
+    """A small LSTM autoencoder, trained twice, at the same time, once for all files that look at it."""
     flags = ["train", "lstm-autoencoder", "--data", csv, *SMALL_LSTM, "--output"]
-    commands = [[COMMAND, *flags, folders[0]], [sys.executable, "-c", WITHOUT_CROSS_CHECKS, *flags, folders[1]]]
-    running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY)
-        for command in commands
-    ]
-    printed = [process.communicate(timeout=200)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0], printed
-    return Twins(folders, printed[0])
+    programs = [[COMMAND], [sys.executable, "-c", WITHOUT_CROSS_CHECKS]]
+
+    def make(folder: Path) -> None:
+        running = [
+            subprocess.Popen(
+                [*program, *flags, folder / name],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY,
+            )
+            for program, name in zip(programs, ("first", "second"), strict=True)
+        ]  # fmt: skip
+        try:
+            printed = [process.communicate(timeout=280)[0] for process in running]
+        finally:
+            for process in running:
+                process.kill()  # one that has ended does not mind
+        assert [process.returncode for process in running] == [0, 0], printed
+        (folder / "printed").write_text(printed[0])
+
+    folder = made_once(tmp_path_factory, "lstm_twins", make)
+    return Twins((folder / "first", folder / "second"), (folder / "printed").read_text())
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from dwcp_sidecar.drift import Bins, Counts, Floats, Reference
 from dwcp_training.data.telemetry import Telemetry
@@ -176,6 +175,8 @@ def raised_together(found: Floats, rate: float, independent: float) -> Floats:
     Returns:
         float64 `[statistics]`.
     """
+    from scipy import stats  # here: most commands import this module and draw nothing
+
     draws = found.shape[1]
     start = np.quantile(found, TAIL, axis=1, method="higher", keepdims=True)
     above = np.maximum(found - start, 0)

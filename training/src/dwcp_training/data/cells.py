@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -84,6 +83,8 @@ def parse_times(file: str, name: str, column: pa.ChunkedArray) -> Times:
     text = pc.utf8_trim_whitespace(column.cast(pa.string()))
     empty = pc.fill_null(pc.equal(text, ""), True).to_numpy()
     dated = pc.if_else(pc.match_substring_regex(text, _TIMESTAMP), text, pa.scalar(None, pa.string()))
+    import pandas as pd  # here: commands that read no times do without
+
     parsed = pd.to_datetime(dated.to_pandas(), utc=True, format="ISO8601", errors="coerce")
     return Times(_nanoseconds(parsed.dt.tz_localize(None).to_numpy()), empty)
 

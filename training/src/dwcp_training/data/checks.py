@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import pandera.pandas as pa
 from numpy.typing import NDArray
 
 from dwcp_training.data.report import ProblemKind
 from dwcp_training.profiles import FeatureSchema
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pandera.pandas as pa
 
 KINDS: tuple[ProblemKind, ...] = tuple(ProblemKind)
 """Problem kinds by the code that `Faults.kinds` uses."""
@@ -66,6 +69,9 @@ def value_faults(
     schema: FeatureSchema, values: NDArray[np.float64], text: NDArray[np.bool_], empty: NDArray[np.bool_]
 ) -> Faults:
     """Faults of the values ``[n, F]``; `text` and `empty`, bool ``[n, F]``, mark the cells that hold no number."""
+    import pandas as pd  # here, and below: commands that read no rows start without, in half the time
+    import pandera.pandas as pa
+
     frame = pd.DataFrame(values, columns=list(schema.names), copy=False)
     try:
         _rules(schema).validate(frame, lazy=True)
@@ -114,6 +120,9 @@ def describe(kind: ProblemKind, value: str, schema: FeatureSchema, column: int) 
 @cache
 def _rules(schema: FeatureSchema) -> pa.DataFrameSchema:
     """Every value is a number, and a finite one lies in the plausible range of its feature."""
+
+    import pandas as pd
+    import pandera.pandas as pa
 
     def finite(values: pd.Series) -> pd.Series:
         return pd.Series(np.isfinite(values.to_numpy()), index=values.index)

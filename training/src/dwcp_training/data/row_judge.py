@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from dwcp_training.data import checks
@@ -261,6 +260,8 @@ def by_series(names: NDArray[np.object_]) -> list[tuple[str, NDArray[np.intp]]]:
         return []
     if (names == names[0]).all():
         return [(str(names[0]), np.arange(len(names)))]
+    import pandas as pd  # here: commands that read no names do without
+
     codes, found = pd.factorize(names)
     order = np.argsort(codes, kind="stable")
     edges = np.cumsum(np.bincount(codes))[:-1]

@@ -14,7 +14,6 @@ from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 CONFIDENCE = 0.95
 
@@ -52,6 +51,8 @@ class Estimate:
         resampling 20 found of 20 would give an interval of no width."""
         if not of:
             return cls(None)
+        from scipy.stats import binomtest  # here: it takes a second, and most commands that come by estimate nothing
+
         interval = binomtest(found, of).proportion_ci(CONFIDENCE, method="wilson")
         return cls(found / of, float(interval.low), float(interval.high))
 

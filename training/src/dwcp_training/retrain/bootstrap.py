@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 
 def paired_difference(
@@ -55,6 +54,8 @@ def rate_at_least(events: int, duration: float, confidence: float) -> float:
 
     The exact limit for a Poisson count (Garwood: Fiducial limits for the Poisson distribution, 1936).
     """
+    from scipy.stats import chi2  # here: see `evaluation.bootstrap`
+
     return float(chi2.ppf(1 - confidence, 2 * events) / 2 / duration) if events else 0.0
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from dwcp_sidecar.scorer import Scorer
 from dwcp_training.data import Telemetry
@@ -118,6 +117,8 @@ def _sign_test(against: int, in_favour: int) -> float:
     correlated proportions or percentages, 1947)."""
     if not against + in_favour:
         return 1.0
+    from scipy.stats import binomtest  # here: see `evaluation.bootstrap`
+
     return float(binomtest(against, against + in_favour, 0.5, alternative="greater").pvalue)
 
 

@@ -1,7 +1,7 @@
 """Opens a model set: parse, check digests, audit, construct, run the golden vectors (rules A1 to A8)."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -72,7 +72,7 @@ class ModelSet:
         contents = _check_files(folder, manifest)
         models: dict[str, Scorer] = {}
         metadatas, goldens = {}, {}
-        for entry in manifest.models:  # in the order of the enum: an ensemble comes after its members
+        for entry in _members_first(manifest.models):
             metadata = protojson.parse(contents[entry.metadata], model_pb2.ModelMetadata(), entry.metadata)
             audit_metadata(metadata, entry.metadata)
             if detectors.NAMES[entry.detector] != metadata.model_type or metadata.graph.file != entry.graph:
@@ -98,6 +98,10 @@ class ModelSet:
             files = {detectors.NAMES[entry.detector]: entry.golden for entry in manifest.models}
             for name, model in models.items():
                 require_golden(goldens[name], model, files[name])
+        names = [detectors.NAMES[entry.detector] for entry in manifest.models]  # in the order of the enum
+        models, metadatas, goldens = (
+            {name: parts[name] for name in names if name in parts} for parts in (models, metadatas, goldens)
+        )
         return cls(hashlib.sha256(raw).hexdigest(), folder, models, metadatas, goldens)
 
     def model(self, name: str) -> Scorer:
@@ -122,6 +126,11 @@ class ModelSet:
     def why_not(self, name: str) -> str:
         """Why a detector that is not among `models` cannot be scored."""
         return _why_not(name, self.metadata)
+
+
+def _members_first(entries: Iterable[model_pb2.ModelEntry]) -> list[model_pb2.ModelEntry]:
+    """The models of a set, an ensemble after all others: it is audited beside them, and made of them."""
+    return sorted(entries, key=lambda entry: entry.detector == model_pb2.DETECTOR_ENSEMBLE)
 
 
 def _joined(

@@ -87,7 +87,7 @@ def plan(
         raise RefusedError("Nothing is left to train.")
     settings: dict[str, BaseModel] = {}
     options: dict[str, dict[str, Any]] = {}
-    for name in sorted(wanted, key=lambda name: names.BY_NAME[name]):
+    for name in sorted(wanted, key=lambda name: (name == "ensemble", names.BY_NAME[name])):
         settings[name], options[name] = getattr(profile.detectors, name), {}
         if champion is None or name not in there:
             continue

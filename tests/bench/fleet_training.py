@@ -223,7 +223,8 @@ def _print(found: dict[str, Any]) -> int:
             row(f"{engine}: {measured['links']:,} links", f"{minutes:.1f} minutes",
                 f"< {BARS['minutes']:g}" if whole else "", not whole or minutes < BARS["minutes"])  # fmt: skip
             continue
-        said = f"{measured['cpu_seconds']:.2f} CPU s, {measured['wall_seconds']:.2f} s, worker {measured['worker_mb']:.0f} MiB"
+        cost = f"{measured['cpu_seconds']:.2f} CPU s, {measured['wall_seconds']:.2f} s"
+        said = f"{cost}, worker {measured['worker_mb']:.0f} MiB"
         row(f"{engine}: a link", said)
         if loop and engine != "loop":
             over = measured["cpu_seconds"] / loop["cpu_seconds"] - 1

@@ -15,6 +15,7 @@ import pytest
 
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_training.data import labelled_series, lstm_series, write_csv
+from tests.fleet_serving.folder import make_fleet
 from tests.training import test_seed_s1
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_csv(recorded, where / "recorded.csv")
         faults = [f"{time}Z,{time}Z\n" for time in recorded.timestamps[recorded.labels]]
         (where / "faults.csv").write_text("start,end\n" + "".join(faults))
+    make_fleet(base / "models/fleet", 1)
     (base / ".venv").mkdir()
     (base / ".venv/bin").symlink_to(BIN)
     return base

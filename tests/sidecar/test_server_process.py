@@ -332,7 +332,20 @@ def test_flags_without_a_value_are_the_defaults():
 def test_flags_survive_the_way_to_a_worker():
     given = serve_flags(
         *("--listen", "127.0.0.1:0", "--unix", "s", "--workers", "3", "--workers-threads", "4", "--max-in-flight", "5"),
-        *("--max-streams", "6", "--max-series", "7", "--stream-idle", "8.5", "--watch", "0", "--grace", "9"),
+        *(
+            "--max-streams",
+            "6",
+            "--max-series",
+            "7",
+            "--stream-idle",
+            "8.5",
+            "--max-sets",
+            "9",
+            "--watch",
+            "0",
+            "--grace",
+            "9",
+        ),
         *("--ready-file", "r", "--metrics", "127.0.0.1:1", "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a"),
         *("--reflection", "on", "--traces", "--log-format", "json"),
     )
@@ -342,6 +355,7 @@ def test_flags_survive_the_way_to_a_worker():
         unix=Path("s"),
         workers=3,
         limits=Limits(in_flight=5, threads=4, streams=6, series=7, idle=8.5),
+        max_sets=9,
         grace=9.0,
         ready_file=Path("r"),
         watch=0.0,

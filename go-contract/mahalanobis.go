@@ -20,6 +20,9 @@ type mahalanobis struct {
 	scratch sync.Pool // of *mahalanobisScratch
 }
 
+// shareSteps is how many parts of 1 a contribution is a multiple of (rule MD5).
+const shareSteps = 1 << 24
+
 // mahalanobisWeights are what training stored, as the graph has it: row [features, features], window [size, size] or nil, regression
 // [size, features] with `size` the values of a window, and a value per feature in the others.
 type mahalanobisWeights struct {
@@ -73,7 +76,13 @@ func (m *mahalanobis) score(window []float64, explain Explain, verdict *Verdict)
 		for _, part := range s.parts {
 			total += part
 		}
-		verdict.Contributions = appendShares(verdict.Contributions, s.parts, total)
+		for _, part := range s.parts {
+			share := 0.0
+			if total > 0 {
+				share = math.RoundToEven(part/total*shareSteps) / shareSteps
+			}
+			verdict.Contributions = append(verdict.Contributions, float32(share))
+		}
 		for j, e := range s.expected {
 			verdict.Expected = append(verdict.Expected, float32(float64(e*m.scale[j])+m.mean[j])) // MD4
 		}

@@ -22,6 +22,7 @@ func mahalanobisWiring(timesteps, features int) []string {
 		"regression":  fmt.Sprintf("float64[%d,%d]", size, features),
 		"row_count":   fmt.Sprintf("float64[]=[%v]", float64(features)),
 		"row_factor":  fmt.Sprintf("float64[%d,%d]", features, features),
+		"share_steps": fmt.Sprintf("float64[]=[%v]", float64(shareSteps)),
 	}
 	if timesteps == 1 {
 		return sampleWiring(features, initializers,
@@ -83,7 +84,7 @@ func explanationNodes(window, last string) []string {
 		"Greater(limit,distance)->(limit/decides)",
 		"Where(limit/decides,limit/positive,gains)->(parts)",
 	}
-	nodes = append(nodes, shareNodes("parts")...)
+	nodes = append(nodes, roundedShareNodes("parts")...)
 	return append(nodes,
 		"Mul(expected/scaled,scaler_scale)->(expected/unscaled)",
 		"Add(expected/unscaled,scaler_mean)->(expected/raw)",

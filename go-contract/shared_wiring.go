@@ -118,3 +118,14 @@ func divisionNodes(parts string) []string {
 		"Cast(share)->(contributions){to=1}",
 	}
 }
+
+// roundedShareNodes are shareNodes with the shares rounded to multiples of 1 / share_steps (rule MD5).
+func roundedShareNodes(parts string) []string {
+	nodes := shareNodes(parts)
+	return append(nodes[:len(nodes)-1],
+		"Mul(share,share_steps)->(share/steps)",
+		"Round(share/steps)->(share/whole)",
+		"Div(share/whole,share_steps)->(share/rounded)",
+		"Cast(share/rounded)->(contributions){to=1}",
+	)
+}

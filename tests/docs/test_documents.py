@@ -16,6 +16,7 @@ import pytest
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_training.data import labelled_series, lstm_series, write_csv
 from tests.fleet_serving.folder import make_fleet
+from tests.fleet.links import table, write
 from tests.training import test_seed_s1
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +74,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         faults = [f"{time}Z,{time}Z\n" for time in recorded.timestamps[recorded.labels]]
         (where / "faults.csv").write_text("start,end\n" + "".join(faults))
     make_fleet(base / "models/fleet", 1)
+    for number, name in enumerate(("ams-1", "ber-1", "new")):
+        write(base / "links", name, table(lstm_series(20 if name == "new" else 600, seed=number)))
     (base / ".venv").mkdir()
     (base / ".venv/bin").symlink_to(BIN)
     return base
@@ -96,7 +99,7 @@ def address() -> Iterator[str]:
 
 def _command(document: str, line: str) -> Any:
     """A command to run; `make test-slow` runs those that take long, and all that go with them."""
-    words = "dwcp (train|evaluate|explain|export|quantize|retrain|releases|keys|sign|package|federated) "
+    words = "dwcp (train|evaluate|explain|export|quantize|retrain|releases|keys|sign|package|federated|fleet) "
     if document == "README.md":
         words = "lstm-autoencoder| retrain "
     long = re.search(words, f" {line} ")

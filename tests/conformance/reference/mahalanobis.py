@@ -62,7 +62,7 @@ class MahalanobisOracle(Reference):
         return Evaluation(
             scores=scores,
             is_anomaly=self._decided(scores),
-            contributions=shares(np.where((limit > distance)[:, np.newaxis], terms, gains)),
+            contributions=_rounded(shares(np.where((limit > distance)[:, np.newaxis], terms, gains))),
             expected=raw,
         )
 
@@ -109,6 +109,11 @@ class MahalanobisOracle(Reference):
     def _beyond(self, metrics: np.ndarray, steps: Floats) -> Floats:
         """Raw values so many scales beyond the start of the limits of these metrics."""
         return self._mean[metrics] + (self._start[metrics] + steps) * self._scale[metrics]
+
+
+def _rounded(shares: Floats) -> Floats:
+    """To multiples of 2^-24 (MD5)."""
+    return np.ldexp(np.rint(np.ldexp(shares, 24)), -24)
 
 
 def _whitening(covariance: Floats, ridge: float) -> Floats:

@@ -38,7 +38,7 @@ from dwcp_training.detectors.covariance import Distance, covariance, distance_of
 from dwcp_training.detectors.critical_limits import CriticalLimits, critical_limits, no_limits, terms
 from dwcp_training.export import mahalanobis
 from dwcp_training.export.crosscheck_mahalanobis import cross_check_mahalanobis
-from dwcp_training.export.mahalanobis import LARGEST_SCORE
+from dwcp_training.export.mahalanobis import LARGEST_SCORE, SHARE_STEPS
 from dwcp_training.profiles import MahalanobisDefaults, Scaling
 
 MOST_VALUES = 2_048
@@ -105,7 +105,7 @@ class MahalanobisReference:
         return (
             scores,
             scores > self._metadata.threshold,
-            shares(np.where((limit > distance)[:, np.newaxis], beyond, gains)),
+            np.rint(shares(np.where((limit > distance)[:, np.newaxis], beyond, gains)) * SHARE_STEPS) / SHARE_STEPS,
             raw,
         )
 

@@ -21,9 +21,12 @@ LAYOUT = "mahalanobis.v1"
 LARGEST_SCORE = float(np.finfo(np.float32).max)
 """No score is above the largest float32 (MD3)."""
 
+SHARE_STEPS = 2.0**24
+"""Contributions are multiples of one of so many parts (MD5)."""
+
 _OWN_OPERATORS = {
-    "Add": 1, "Cast": 1, "Clip": 1, "Div": 2, "Greater": 2, "MatMul": 2, "Max": 1, "Min": 1, "Mul": 5, "ReduceMax": 1,
-    "ReduceSum": 1, "Sqrt": 1, "Sub": 3, "Where": 2,
+    "Add": 1, "Cast": 1, "Clip": 1, "Div": 3, "Greater": 2, "MatMul": 2, "Max": 1, "Min": 1, "Mul": 6, "ReduceMax": 1,
+    "ReduceSum": 1, "Round": 1, "Sqrt": 1, "Sub": 3, "Where": 2,
 }  # fmt: skip
 _WINDOW_OPERATORS = {"Add": 1, "Div": 2, "Flatten": 1, "Gather": 1, "MatMul": 1, "Mul": 1, "ReduceSum": 1}
 
@@ -85,7 +88,7 @@ def export_mahalanobis(
     missed = g.node("Sub", [last, expected], "expected/missed")
     gains = g.node("Mul", [g.node("Mul", [missed, missed], "expected/squared"), "precision"], "gains")
     beyond = g.node("Greater", [limit, apart], "limit/decides")
-    add_shares(g, g.node("Where", [beyond, terms, gains], "parts"))
+    add_shares(g, g.node("Where", [beyond, terms, gains], "parts"), SHARE_STEPS)
     raw = g.node("Add", [g.node("Mul", [expected, "scaler_scale"], "expected/unscaled"), "scaler_mean"], "expected/raw")
     g.node("Cast", [raw], "expected", to=TensorProto.FLOAT)
     return g.model(

@@ -23,12 +23,13 @@ def add_decision(g: GraphBuilder, column: str, threshold: float) -> None:
     g.node("Greater", [wide, "threshold"], "is_anomaly")
 
 
-def add_shares(g: GraphBuilder, errors: str) -> str:
+def add_shares(g: GraphBuilder, errors: str, steps: float = 0.0) -> str:
     """Adds the output `contributions`: each feature's share of the sum, or 0 where the sum is 0.
 
     Args:
         g: the graph; it has the constant `axis_1`.
         errors: name of the parts, float64 `[N, features]`, none negative.
+        steps: shares are rounded to multiples of one of so many parts of 1, a power of 2; 0 leaves them as they are.
 
     Returns:
         The name of the sums, float64 `[N, 1]`.
@@ -37,5 +38,9 @@ def add_shares(g: GraphBuilder, errors: str) -> str:
     total: str = g.node("ReduceSum", [errors, "axis_1"], "errors/total", keepdims=1)
     share = g.node("Div", [errors, total], "share/unguarded")
     nothing = g.node("Equal", [total, "zero"], "errors/none")
-    g.node("Cast", [g.node("Where", [nothing, "zero", share], "share")], "contributions", to=TensorProto.FLOAT)
+    share = g.node("Where", [nothing, "zero", share], "share")
+    if steps:
+        scaled = g.node("Mul", [share, g.constant("share_steps", steps)], "share/steps")
+        share = g.node("Div", [g.node("Round", [scaled], "share/whole"), "share_steps"], "share/rounded")
+    g.node("Cast", [share], "contributions", to=TensorProto.FLOAT)
     return total

@@ -51,6 +51,13 @@ def forest_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever needs the twins may have to wait for two trainings in new processes, on a machine that is busy."""
+    for item in items:
+        if "lstm_twins" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(600))
+
+
 @dataclass(frozen=True)
 class Twins:
     """Two folders that the same command wrote in two processes, and what the first printed."""

@@ -172,7 +172,7 @@ def history(rows: int, folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def index_cost(series: int, folder: Path) -> dict[str, Any]:
-    """What one process does alone for so many series: CPU seconds to write `fleet.json` and to read it, and its size."""
+    """What one process does alone for so many series: CPU seconds to write and to read `fleet.json`, and its size."""
     from dwcp.anomaly.v1 import features_pb2, fleet_pb2
     from dwcp_training.fleet.index import INDEX, read_index, write_index
     from dwcp_training.profiles import load_profile

@@ -15,8 +15,8 @@ import pytest
 
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_training.data import labelled_series, lstm_series, write_csv
-from tests.fleet_serving.folder import make_fleet
 from tests.fleet.links import table, write
+from tests.fleet_serving.folder import make_fleet
 from tests.training import test_seed_s1
 
 ROOT = Path(__file__).resolve().parents[2]

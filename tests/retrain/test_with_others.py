@@ -73,6 +73,17 @@ def test_an_int8_champion_is_trained_in_float64_and_said_to_be(bench: Bench) -> 
     assert any("dwcp quantize" in note for note in chosen.notes)
 
 
-def test_an_ensemble_is_trained_after_its_members_whatever_their_numbers() -> None:
-    chosen = plan(load_profile("dwcp"), None, ["ensemble", "mahalanobis", "isolation_forest"], "profile")
+def test_a_mahalanobis_distance_keeps_its_settings_and_its_window() -> None:
+    champion = ModelSet.open(Path(__file__).parents[2] / "models/reference/mahalanobis-v1")
+    champion.metadata["mahalanobis"].training.hyperparameters.update({"lags": "7", "limits": "False", "ridge": "0.1"})
+    chosen = plan(load_profile("dwcp"), champion, (), "champion")
+    settings = chosen.settings["mahalanobis"]
+    assert (settings.lags, settings.limits, settings.ridge) == (7, False, 0.1)
+    assert chosen.window(None) == 8
+
+
+def test_an_ensemble_is_trained_after_all_its_members() -> None:
+    """Also after those whose number in the enum is higher."""
+    champion = ModelSet.open(Path(__file__).parents[2] / "models/reference/mahalanobis-v1")
+    chosen = plan(load_profile("dwcp"), champion, ("ensemble", "mahalanobis", "isolation_forest"), "profile")
     assert list(chosen.settings) == ["isolation_forest", "mahalanobis", "ensemble"]

@@ -14,7 +14,12 @@ from dwcp_training.calibrate import calibration_scores
 from dwcp_training.data import forest_rows, read_table, time_split
 from dwcp_training.evaluation.bootstrap import Estimate, resamples
 from dwcp_training.pipeline import fit
-from dwcp_training.profiles import IsolationForestDefaults, LocalOutlierFactorDefaults, load_profile
+from dwcp_training.profiles import (
+    IsolationForestDefaults,
+    LocalOutlierFactorDefaults,
+    MahalanobisDefaults,
+    load_profile,
+)
 from tests.training.conftest import REPOSITORY
 
 LEVELS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5)
@@ -46,6 +51,7 @@ def test_a_p_value_is_a_count(held_out: list[float], score: float) -> None:
     [
         ("isolation_forest", IsolationForestDefaults(n_estimators=30)),
         ("local_outlier_factor", LocalOutlierFactorDefaults(max_rows=500)),
+        ("mahalanobis", MahalanobisDefaults(lags=0)),
     ],
 )
 def test_fresh_normal_rows_keep_the_promise(

@@ -17,13 +17,18 @@ from dwcp_training.console import RefusedError
 from dwcp_training.data import forest_rows
 from dwcp_training.export_graph import check_scores, in_float32, items_to_check, with_batch
 from dwcp_training.pipeline import train
-from dwcp_training.profiles import DenseAutoencoderDefaults, LocalOutlierFactorDefaults, OneClassSvmDefaults
+from dwcp_training.profiles import (
+    DenseAutoencoderDefaults,
+    LocalOutlierFactorDefaults,
+    MahalanobisDefaults,
+    OneClassSvmDefaults,
+)
 from tests.training.conftest import REPOSITORY, leave_out_cross_checks
 from tests.training.test_cli import invoke
 
 REFERENCE = REPOSITORY / "models/reference/v1"
 NETWORKS = ("lstm_autoencoder", "dense_autoencoder")
-DETECTORS = ("isolation_forest", "local_outlier_factor", "one_class_svm", *NETWORKS)
+DETECTORS = ("isolation_forest", "local_outlier_factor", "one_class_svm", "mahalanobis", *NETWORKS)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         leave_out_cross_checks(patch)
         train("local_outlier_factor", rows, LocalOutlierFactorDefaults(max_rows=200), output)
         train("one_class_svm", rows, OneClassSvmDefaults(max_rows=200), output)
+        train("mahalanobis", rows, MahalanobisDefaults(lags=2), output)
         train("dense_autoencoder", rows, DenseAutoencoderDefaults(encoder_units=(8,), bottleneck=3, epochs=1), output)
     return output
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import dwcp_training.interface
+import dwcp_training.interface.detectors
 import dwcp_training.interface.sequences
 from dwcp_sidecar.audit import is_midpoint
 from dwcp_sidecar.errors import ContractError
@@ -103,7 +104,9 @@ def test_every_registered_detector_has_a_class() -> None:
     assert [kind.name for kind in BY_NAME.values()] == list(BY_NAME)
 
 
-@pytest.mark.parametrize("module", [dwcp_training.interface, dwcp_training.interface.sequences])
+@pytest.mark.parametrize(
+    "module", [dwcp_training.interface, dwcp_training.interface.detectors, dwcp_training.interface.sequences]
+)
 def test_examples_in_docstrings(module: Any) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0

@@ -29,7 +29,15 @@ from dwcp_training.export.crosscheck_forest import CrossCheckError
 from dwcp_training.export.graph import operator_counts
 from dwcp_training.export.mahalanobis import operators
 from dwcp_training.pipeline import built, fit, train
-from dwcp_training.profiles import Feature, FeatureSchema, MahalanobisDefaults, Scaling, load_profile
+from dwcp_training.profiles import (
+    EnsembleDefaults,
+    Feature,
+    FeatureSchema,
+    IsolationForestDefaults,
+    MahalanobisDefaults,
+    Scaling,
+    load_profile,
+)
 
 ROWS = 1_200
 NAMES = load_profile("dwcp").feature_schema.names
@@ -431,6 +439,24 @@ def test_golden_vectors(tmp_path: Path, lags: int) -> None:
         assert ("window" in file) == (lags > 0)
     again = train("mahalanobis", series(600), MahalanobisDefaults(lags=lags), tmp_path / "again")
     assert again.models.id == trained.models.id
+
+
+def test_as_a_member_of_an_ensemble(tmp_path: Path, no_cross_check: None) -> None:
+    """The manifest lists it after the ensemble, which is opened with it all the same."""
+    telemetry = series(600)
+    train("isolation_forest", telemetry, IsolationForestDefaults(n_estimators=5), tmp_path)
+    train("mahalanobis", telemetry, MahalanobisDefaults(lags=2), tmp_path)
+    train("ensemble", telemetry, EnsembleDefaults(), tmp_path, models=tmp_path)
+    models = ModelSet.open(tmp_path)  # runs the golden vectors
+    assert list(models.models) == ["isolation_forest", "ensemble", "mahalanobis"]
+    joined = models.model("ensemble")
+    assert joined.timesteps == 3
+    item = telemetry.values[100:103].copy()
+    item[-1, 1] = 100.0  # latency at its critical value
+    verdict = joined.verdict(item.tolist())
+    assert [member.missing for member in verdict.members] == ["", ""]
+    assert verdict.members[1].score == models.model("mahalanobis").verdict(item.tolist()).score
+    assert verdict.is_anomaly
 
 
 RECALL_ROWS = 1_000

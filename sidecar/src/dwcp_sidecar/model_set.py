@@ -102,6 +102,10 @@ class ModelSet:
             files = {detectors.NAMES[entry.detector]: entry.golden for entry in manifest.models}
             for name, model in models.items():
                 require_golden(goldens[name], model, files[name])
+        names = [detectors.NAMES[entry.detector] for entry in manifest.models]  # in the order of the enum
+        models, metadatas, goldens = (
+            {name: parts[name] for name in names if name in parts} for parts in (models, metadatas, goldens)
+        )
         return cls(hashlib.sha256(raw).hexdigest(), folder, models, metadatas, goldens)
 
     def model(self, name: str) -> Scorer:

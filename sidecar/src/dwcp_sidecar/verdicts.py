@@ -44,8 +44,8 @@ class Verdict:
         is_anomaly: decision (D1).
         p_value: C2.
         level: enum value of `Level` (C4).
-        contributions: one per feature; None where not asked for (IF7, LA6, DA4, LF5, SV4, LC4, EN7).
-        expected: one per feature, raw units; None where contributions are (IF6, LA7, DA5, LF6, SV5, LC5, EN7).
+        contributions: one per feature; None where not asked for (IF7, LA6, DA4, LF5, SV4, LC4, EN7, MD5).
+        expected: one per feature, raw units; None where contributions are (IF6, LA7, DA5, LF6, SV5, LC5, EN7, MD4).
         depth_sum: isolation forest only (IF3).
         members: ensemble only, in the order of the metadata, also where nothing is explained (EN6).
     """
@@ -109,8 +109,8 @@ class Verdicts:
         is_anomaly: bool `[n]` (D1).
         p_values: float64 `[n]` (C2).
         levels: enum values of `Level`, int64 `[n]` (C4).
-        contributions: float32 `[n, f]` (IF7, LA6, DA4, LF5, SV4, LC4, EN7).
-        expected: float32 `[n, f]`, raw units (IF6, LA7, DA5, LF6, SV5, LC5, EN7).
+        contributions: float32 `[n, f]` (IF7, LA6, DA4, LF5, SV4, LC4, EN7, MD5).
+        expected: float32 `[n, f]`, raw units (IF6, LA7, DA5, LF6, SV5, LC5, EN7, MD4).
         explained: bool `[n]`, which rows of the two above are filled.
         depth_sums: float64 `[n]`, isolation forest only (IF3).
         members: ensemble only (EN6).

@@ -15,6 +15,7 @@ def check_parameters(metadata: model_pb2.ModelMetadata, require: Require) -> Non
     """Checks window length, ridge and limits."""
     if metadata.HasField("timesteps"):
         check_timesteps(metadata, require)
+        require(metadata.timesteps > 1, "timesteps is 1: a model of single samples has none (MD1)")
     check_contamination(metadata, require)
     ridge = metadata.mahalanobis.ridge
     require(0 <= ridge < math.inf, f"mahalanobis.ridge {ridge!r} is not a number of 0 or more (MD2)")
@@ -31,7 +32,7 @@ def audit(graph: GraphAudit) -> None:
     graph.same("limit_start", metadata.mahalanobis.limit_start)
     graph.same("limit_slope", metadata.mahalanobis.limit_slope)
     width = metadata.n_features
-    windowed = metadata.HasField("timesteps") and metadata.timesteps > 1
+    windowed = metadata.HasField("timesteps")
     length = metadata.timesteps * width if windowed else width
     factors = {"row_factor": (width, width)}
     if windowed:

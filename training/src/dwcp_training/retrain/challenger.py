@@ -49,8 +49,13 @@ class Plan:
 
     def window(self, champion: ModelSet | None) -> int:
         """Samples in the longest window, of the challenger or of the champion."""
-        windows = [getattr(settings, "window_size", 1) for settings in self.settings.values()]
+        windows = [_window_of(settings) for settings in self.settings.values()]
         return max([1, *windows, *(model.timesteps for model in (champion.models.values() if champion else ()))])
+
+
+def _window_of(settings: BaseModel) -> int:
+    """Samples that a detector with these settings scores at once."""
+    return int(getattr(settings, "window_size", getattr(settings, "lags", 0) + 1))
 
 
 def plan(

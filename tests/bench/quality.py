@@ -40,14 +40,14 @@ SUMMARY = "summary.json"
 MOST_PROCESSES = 2
 
 
-def summarise(data_set: DataSet, every: Sequence[Series], of: int, ours: Sequence[str], count: int) -> dict[str, Any]:
-    """Means over the series, and the differences of ours and the best baseline."""
+def summarise(data_set: DataSet, every: Sequence[Series], of: int, ours: Sequence[str]) -> dict[str, Any]:
+    """Means over the series."""
     kept = {series.name: Kept.of(CACHE, data_set.name, series.name) for series in every}
     of_series = [each.found for each in kept.values()]
     members = [each["ensemble"]["members"] for each in of_series if "members" in each.get("ensemble", {})]
     said: dict[str, Any] = {
         "what": data_set.what, "measured": len(every), "of": of, "profile": data_set.profile, "figures": {},
-        "why_not": {}, "without": {}, "compared": {}, "apart": {}, "beside": data_set.only is not None,
+        "why_not": {}, "compared": {}, "beside": data_set.only is not None,
         "members": {name: sum(name in each for each in members) for name in OURS if any(name in m for m in members)},
         "prevalence": float(np.mean([found["prevalence"] for found in of_series])),
     }  # fmt: skip
@@ -60,19 +60,26 @@ def summarise(data_set: DataSet, every: Sequence[Series], of: int, ours: Sequenc
             said["figures"][name] = {
                 key: float(np.mean([each[key] for each in found])) for key in (*FIGURES, "seconds")
             }
-    best = _best(said["figures"], BASELINES)
-
-    def compared(name: str, other: str) -> Floats:
-        scores = [(kept[series.name].scores(name), kept[series.name].scores(other)) for series in every]
-        return differences([(series, *pair) for series, pair in zip(every, scores, strict=True)], count)
-
-    labels = {"ensemble": "ensemble", "best": _best(said["figures"], ours)} if ours else {}
-    for label, name in labels.items():
-        if name in said["figures"] and name not in [each["ours"] for each in said["compared"].values()]:
-            said["compared"][label] = {"ours": name, "baseline": best, **_interval(compared(name, best))}
-    if "ensemble" in said["figures"] and not said["beside"]:
-        said["apart"] = {name: compared("ensemble", name).tolist() for name in BASELINES}
     return said
+
+
+def compare(data_set: DataSet, every: Sequence[Series], found: dict[str, Any], ours: Sequence[str], count: int) -> None:
+    """Adds the differences of the ensemble, and of the best of ours, and the best baseline."""
+    if not any(name in found["figures"] for name in ours):
+        return
+    best = _best(found["figures"], BASELINES)
+    for label, name in {"ensemble": "ensemble", "best": _best(found["figures"], ours)}.items():
+        if name in found["figures"] and name not in [each["ours"] for each in found["compared"].values()]:
+            apart = _apart(data_set, every, name, best, count)
+            found["compared"][label] = {"ours": name, "baseline": best, **_interval(apart)}
+
+
+def _apart(data_set: DataSet, every: Sequence[Series], name: str, other: str, count: int) -> Floats:
+    pairs = []
+    for series in every:
+        kept = Kept.of(CACHE, data_set.name, series.name)
+        pairs.append((series, kept.scores(name), kept.scores(other)))
+    return differences(pairs, count)
 
 
 def _interval(apart: Floats) -> dict[str, Any]:
@@ -84,18 +91,19 @@ def _best(found: dict[str, dict[str, float]], names: Sequence[str] | dict[str, A
     return max((name for name in names if name in found), key=lambda name: found[name]["average_precision"])
 
 
-def of_the_mean(sets: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The mean over the sets of the ensemble, less that of the baseline that is best by its mean; takes `apart` out."""
-    apart = [found.pop("apart") for found in sets.values()]
-    main = [found for found in sets.values() if not found["beside"]]
-    if not main or not all("ensemble" in found["figures"] for found in main):
+def of_the_mean(
+    chosen: Sequence[tuple[DataSet, Sequence[Series]]], sets: dict[str, dict[str, Any]], count: int
+) -> dict[str, Any]:
+    """The mean over the sets of the ensemble, less that of the baseline that is best by its mean."""
+    main = {name: found for name, found in sets.items() if not found["beside"]}
+    if not main or not all("ensemble" in found["figures"] for found in main.values()):
         return {}
     means = {
-        name: float(np.mean([found["figures"][name]["average_precision"] for found in main])) for name in BASELINES
+        name: np.mean([found["figures"][name]["average_precision"] for found in main.values()]) for name in BASELINES
     }
     best = max(means, key=lambda name: means[name])
-    every = np.array([each[best] for each in apart if each])
-    return {"ours": "ensemble", "baseline": best, **_interval(every.mean(axis=0))}
+    apart = [_apart(data_set, every, "ensemble", best, count) for data_set, every in chosen if data_set.name in main]
+    return {"ours": "ensemble", "baseline": best, **_interval(np.mean(apart, axis=0))}
 
 
 def spread(every: list[Series], most: int | None) -> list[Series]:
@@ -148,8 +156,9 @@ def run(
     content: dict[str, Any] = {"sets": {}, "critical": {}, "missing": missing, "without": sorted(without)}
     for data_set, every, of in chosen:
         ours = [name for name in OURS if name not in without and (data_set.only is None or name in data_set.only)]
-        content["sets"][data_set.name] = summarise(data_set, every, of, ours, count)
-    content["mean"] = of_the_mean(content["sets"])
+        content["sets"][data_set.name] = summarise(data_set, every, of, ours)
+        compare(data_set, every, content["sets"][data_set.name], ours, count)
+    content["mean"] = of_the_mean([(data_set, every) for data_set, every, _ in chosen], content["sets"], count)
     if critical:
         found = Kept.of(CACHE, CRITICAL, CRITICAL).found
         content["critical"] = {name: found[name] for name in OURS if name in found and name not in without}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -29,6 +30,11 @@ def figures(series: Series, scores: Floats) -> dict[str, float]:
     return {name: float(getattr(weighed, name)()[0]) for name in FIGURES}
 
 
+@lru_cache(maxsize=64)
+def _resampled(series: Series, scores: bytes, count: int) -> Floats:
+    return resampled(series, np.frombuffer(scores, np.float64), count)
+
+
 def resampled(series: Series, scores: Floats, count: int) -> Floats:
     """Average precision in the data and in `count` resamples, float64 `[1 + count]`; the resamples of a series are the
     same for all scores."""
@@ -43,7 +49,11 @@ def resampled(series: Series, scores: Floats, count: int) -> Floats:
 def differences(every: Sequence[tuple[Series, Floats, Floats]], count: int) -> Floats:
     """The mean over the series of the average precision of the first scores less that of the second, in the data and in
     each resample."""
-    apart = [resampled(series, a, count) - resampled(series, b, count) for series, a, b in every]
+    apart = [
+        _resampled(series, np.asarray(a, np.float64).tobytes(), count)
+        - _resampled(series, np.asarray(b, np.float64).tobytes(), count)
+        for series, a, b in every
+    ]
     found: Floats = np.nanmean(np.array(apart), axis=0)
     return found
 

@@ -203,4 +203,4 @@ def _critical(found: dict[str, dict[str, float]]) -> Iterator[str]:
     if "ensemble" in found:
         below = [m for m in metrics if m != "typical" and found["ensemble"][m] < GOAL]
         said = f"not reached for {', '.join(below)}" if below else "reached for every metric"
-        yield f"The goal, {GOAL:.0%} of each by the ensemble, is {said}.\n"
+        yield f"The goal, {100 * GOAL:.0f} % of each by the ensemble, is {said}.\n"

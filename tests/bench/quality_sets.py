@@ -34,7 +34,7 @@ NEZHA_REST_MINUTES = 60
 """Where one day alone is there, its rows train that are this long after its last fault."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
     """One machine, link, experiment or pod: it has a model of its own.
 

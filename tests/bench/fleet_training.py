@@ -151,6 +151,7 @@ def history(rows: int, folder: Path, rounds: int) -> dict[str, Any]:
     values = lstm_series(rows, seed=0).values
     job, recipe = ScoringJob(partitions[0], set_id), ScoringRecipe(folder, folder / "scores", profile)
     rates = []
+    score_series(recipe, job)  # opens the set, which is told apart
     for _ in range(rounds):
         began = time.process_time()
         for first in range(0, rows, 16_384):

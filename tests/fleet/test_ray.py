@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,24 +62,14 @@ def test_it_trains_the_same_fleet_and_gives_the_same_scores(engine: Ray, tmp_pat
         assert local.equals(ray)
 
 
-def test_it_listens_on_the_loopback_address_alone(engine: Ray) -> None:
-    """Sockets of all processes of this Ray, from the tables of the kernel."""
-    session = engine._ray._private.worker.global_worker.node.get_session_dir_path()
-    ours = set()
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                command = (folder / "cmdline").read_text()
-                if session in command or "ray::" in command:
-                    ours |= {os.readlink(link) for link in (folder / "fd").iterdir()}
-            except OSError:
-                continue
-    listening = []
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            cells = line.split()
-            if cells[3] == "0A" and f"socket:[{cells[9]}]" in ours:
-                listening.append(cells[1].partition(":")[0])
+def test_it_listens_on_the_loopback_address_alone() -> None:
+    """In a process of its own: Ray reads at its import where it may listen."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-m", "tests.fleet.listening"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=200
+    )
+    listening = done.stdout.splitlines()[-1].split()
     assert len(listening) >= 3
     # 127.0.0.1 as the kernel writes it, by itself and as an address of IPv6.
     assert {address[-8:] for address in listening} == {"0100007F"}

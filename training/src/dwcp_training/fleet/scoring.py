@@ -38,6 +38,9 @@ KEY = b"dwcp.scored"
 """Metadata of a file of scores: digest of all that it depends on."""
 
 _OPEN_SETS = 4
+_REPEATED = ["detector", "level", "p_value", "top_feature", "expected"]
+"""Columns with few different values. In scores and times there are none to be found, and looking takes time."""
+
 _LEVELS = pa.array([scoring_pb2.Level.Name(number).removeprefix("LEVEL_") for number in range(4)])
 
 
@@ -220,7 +223,7 @@ def _write(
     target.parent.mkdir(parents=True, exist_ok=True)
     form = scores_schema(times=recipe.profile.timestamp_column is not None).with_metadata({KEY: file.key})
     rows = alarms = 0
-    with whole_file(target) as whole, pq.ParquetWriter(whole, form) as writer:
+    with whole_file(target) as whole, pq.ParquetWriter(whole, form, use_dictionary=_REPEATED) as writer:
         for chunk in chunks:
             for scorer in scorers:
                 for scored in scorer.score(chunk):

@@ -10,6 +10,7 @@ from dwcp_training.federated.moments import Moments
 from dwcp_training.federated.plan import Privacy
 from dwcp_training.federated.privacy import epsilon
 from dwcp_training.federated.robust import robust_total, trimmed, usable
+from dwcp_training.federated.rounds import _whole
 
 RNG = np.random.default_rng(7)
 
@@ -151,3 +152,11 @@ def test_answers_of_wrong_shape_or_not_finite_are_not_used() -> None:
 def test_the_privacy_loss_grows_with_rounds_and_falls_with_noise() -> None:
     assert epsilon(Privacy(1.0, 1.0), 1) == pytest.approx(0.5 + 2 * np.sqrt(0.5 * np.log(1e5)))
     assert epsilon(Privacy(1.0, 1.0), 10) > epsilon(Privacy(1.0, 1.0), 1) > epsilon(Privacy(1.0, 2.0), 1)
+
+
+def test_counts_of_a_robust_average_become_whole_and_keep_their_sum() -> None:
+    counts = np.full((2, 30), 0.3)
+    found = _whole(counts)
+    assert found.dtype == np.int64
+    assert found.sum(axis=1).tolist() == [9, 9]
+    assert found.max() == 1

@@ -70,7 +70,7 @@ class Run:
         if not state.values.size:
             self.on_step("medians")
             (_, counts) = self._total(Task.VALUES, [state.mean, state.scale])
-            state.values = np.rint(counts).astype(np.int64)
+            state.values = _whole(counts)
             self._keep()
         if state.plan.detector == "isolation_forest":
             if not state.trees:
@@ -82,7 +82,7 @@ class Run:
         if not len(state.scores):
             self.on_step("scores of held-out data")
             (_, counts) = self._total(Task.SCORES, [state.mean, state.scale, *model])
-            state.scores = np.rint(counts).astype(np.int64)
+            state.scores = _whole(counts)
             if not state.scores.any():
                 raise FederatedError("held-out data", "no client has any that is long enough.", "Use more data.")
             self._keep()
@@ -167,6 +167,11 @@ class Run:
     def _keep(self) -> None:
         if self.path is not None:
             self.state.save(self.path)
+
+
+def _whole(counts: np.ndarray) -> np.ndarray:
+    """Counts in bins, along the last axis, as whole numbers with the same sum: those of a robust average are none."""
+    return np.diff(np.rint(np.cumsum(counts, axis=-1)), prepend=0.0, axis=-1).astype(np.int64)
 
 
 def resumed(plan: Plan, path: Path | None) -> State:

@@ -101,7 +101,7 @@ def _command(document: str, line: str) -> Any:
     """A command to run; `make test-slow` runs those that take long, and all that go with them."""
     words = "dwcp (train|evaluate|explain|export|quantize|retrain|releases|keys|sign|package|federated|fleet) "
     if document == "README.md":
-        words = "lstm-autoencoder| retrain "
+        words = "lstm-autoencoder| retrain | fleet "
     long = re.search(words, f" {line} ")
     return pytest.param(document, line, marks=(pytest.mark.slow,) if long else (), id=f"{document}: {line[:60]}")
 

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.timeout(300)
 ROW = [105.2, 10.5, 0.01, 1.2, 45.3, 58.7, 0.001]
 
 
+@pytest.mark.slow
 def test_programs_of_the_document(tmp_path):
     make_fleet(tmp_path, 8)
     wanted = Fleet.open(tmp_path).set("link-7").model("isolation_forest").score([ROW])

@@ -329,6 +329,7 @@ def test_a_global_set_scores_series_that_are_not_listed(kind, command, tmp_path)
         assert client.score("isolation_forest", ROWS, series="anything").model_set_id == ids[1]
 
 
+@pytest.mark.slow
 def test_calls_that_need_one_set_at_once_open_it_once_and_eviction_disturbs_none(kind, command, fleet, tmp_path):
     """FL4, FL5 with one place for four sets, and eight callers."""
     metrics = free_port()

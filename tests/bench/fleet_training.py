@@ -175,7 +175,8 @@ def history(rows: int, folder: Path, rounds: int) -> dict[str, Any]:
 def index_cost(series: int, folder: Path) -> dict[str, Any]:
     """What one process does alone for so many series: CPU seconds to write and to read `fleet.json`, and its size."""
     from dwcp.anomaly.v1 import features_pb2, fleet_pb2
-    from dwcp_training.fleet.index import INDEX, read_index, write_index
+    from dwcp_sidecar.fleet_index import INDEX, read_message
+    from dwcp_training.fleet.index import write_index
     from dwcp_training.profiles import load_profile
 
     index = fleet_pb2.FleetIndex(
@@ -190,7 +191,7 @@ def index_cost(series: int, folder: Path) -> dict[str, Any]:
     began = time.process_time()
     write_index(folder, index)
     written = time.process_time()
-    read_index(folder)
+    read_message(folder)
     return {
         "series": series,
         "write_seconds": written - began,

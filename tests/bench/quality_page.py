@@ -40,10 +40,9 @@ other detector 0.04. They were chosen once for all sets, by this reasoning:
   covariance can, that normal operation has several modes.
 - The others confirm, and alike. They must have a weight, or a set without the first two would have no ensemble.
 
-Of some forty mixtures that were compared, with 0.4 to 0.9 for the first and up to 0.5 for the second, the means over
-the sets, with all nine machines of SMD, lie between 0.530 and 0.563, these weights at 0.556. Mixtures with more
-of the forest have the higher means; they are worse than the best baseline on linklab by more than noise, so they were
-not taken.
+Some forty mixtures were compared, with 0.4 to 0.9 for the first and up to 0.5 for the second: the mean over the sets
+hardly depends on them. Those with more of the forest have slightly higher means; they are worse than the best
+baseline on linklab by more than noise, so they were not taken. In this much the weights know these sets.
 
 `industrial` keeps the weights of its document.
 """

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dwcp.anomaly.v1 import fleet_pb2
+from dwcp_sidecar.fleet_index import read_message
 from dwcp_training.data import lstm_series
-from dwcp_training.fleet.index import read_index
 from tests.fleet.links import small_profile, table, train, write, write_links
 
 
@@ -23,7 +23,7 @@ class Trained:
 
     @property
     def index(self) -> fleet_pb2.FleetIndex:
-        return read_index(self.fleet)[0]
+        return read_message(self.fleet)[0]
 
     def series(self, name: str) -> fleet_pb2.FleetSeries:
         (found,) = [series for series in self.index.series if series.name == name]

@@ -13,10 +13,11 @@ import pytest
 
 from dwcp.anomaly.v1 import fleet_pb2
 from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.fleet_index import check_index, read_message
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_training.data import lstm_series
 from dwcp_training.exit_status import PARTIAL
-from dwcp_training.fleet.index import check_index, features_of_set, read_index, set_path, write_index
+from dwcp_training.fleet.index import features_of_set, set_path, write_index
 from dwcp_training.fleet.score import Options, run_score
 from tests.fleet.conftest import Trained
 from tests.fleet.links import table, write
@@ -149,7 +150,7 @@ def test_a_set_that_is_damaged_and_a_link_without_one_are_reported(
 ) -> None:
     fleet = tmp_path / "fleet"
     shutil.copytree(trained.fleet, fleet)
-    index = read_index(fleet)[0]
+    index = read_message(fleet)[0]
     index.global_set_id = ""
     write_index(fleet, index)
     (set_path(fleet, trained.series("b").model_set_id) / "isolation_forest.onnx").write_bytes(b"no")

@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from dwcp.anomaly.v1 import fleet_pb2
+from dwcp_sidecar.fleet_index import read_message
 from dwcp_sidecar.model_set import ModelSet
 from dwcp_training.data import lstm_series
 from dwcp_training.exit_status import PARTIAL
 from dwcp_training.fleet import tasks
 from dwcp_training.fleet import train as driver
 from dwcp_training.fleet.clusters import clustered
-from dwcp_training.fleet.index import read_index, set_ids, set_path
+from dwcp_training.fleet.index import set_ids, set_path
 from dwcp_training.fleet.journal import JOURNAL, Journal
 from dwcp_training.fleet.partitions import find_partitions
 from dwcp_training.fleet.pool import POOL_ROWS, STRETCH, drawn, pooled
@@ -91,7 +92,7 @@ def test_a_finished_link_is_not_done_again(trained: Trained, tmp_path: Path, pro
     write(data, "b", table(lstm_series(320, seed=9)))
     assert train(data, fleet, profile) == PARTIAL
     assert counted == ["several", "part-0.parquet"]
-    before, index = trained.index, read_index(fleet)[0]
+    before, index = trained.index, read_message(fleet)[0]
     assert index.series[0] == before.series[0]
     assert index.series[1].model_set_id != before.series[1].model_set_id
     assert set_path(fleet, before.series[1].model_set_id).is_dir()  # a server may not have seen the new index yet
@@ -132,14 +133,14 @@ def test_a_run_that_is_killed_leaves_the_old_fleet_and_goes_on(
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert (fleet / "fleet.json").read_bytes() == old
-    for set_id in set_ids(read_index(fleet)[0]):
+    for set_id in set_ids(read_message(fleet)[0]):
         ModelSet.open(set_path(fleet, set_id))
     done = len([record for record in Journal(fleet).records.values() if record.set_id])
     assert 2 <= done < 9
     counted.clear()
     assert train(data, fleet, profile) == 0
     assert len(counted) == 9 - done
-    assert len(read_index(fleet)[0].series) == 8
+    assert len(read_message(fleet)[0].series) == 8
     assert not list((fleet / "sets").glob(".*"))
 
 
@@ -164,7 +165,7 @@ def test_no_link_that_can_be_used_is_a_refusal_that_leaves_the_old_fleet(
     (data / "link=x/part.parquet").write_text("no")
     assert train(data, fleet, profile) == 1
     assert "not Parquet" in capsys.readouterr().err
-    assert read_index(fleet)[0] == trained.index
+    assert read_message(fleet)[0] == trained.index
     assert train(tmp_path / "nothing", fleet, profile) == 1
     assert "is no folder" in capsys.readouterr().err
 
@@ -200,7 +201,7 @@ def test_clusters_of_similar_links(tmp_path: Path, profile: str) -> None:
         write(data, name, table(lstm_series(300, seed=number), 0.2 if name in "bd" else 1.0))
     write(data, "young", table(lstm_series(10)))
     assert train(data, tmp_path / "fleet", profile, clusters=2) == 0
-    index = read_index(tmp_path / "fleet")[0]
+    index = read_message(tmp_path / "fleet")[0]
     assert [(series.name, series.cluster) for series in index.series] == [
         ("a", "cluster-1"), ("b", "cluster-2"), ("c", "cluster-1"), ("d", "cluster-2"), ("young", "")
     ]  # fmt: skip

@@ -47,21 +47,11 @@ class FleetIndex:
         Raises:
             ContractError: MANIFEST_MISSING, FILE_MISSING, METADATA_INVALID or SCHEMA_FROM_FUTURE, field `fleet.json`.
         """
-        folder = resolve(path)
-        try:
-            raw = (folder / INDEX).read_bytes()
-        except FileNotFoundError:
-            what = f"{path} is no fleet: it has no {INDEX}. Name the folder that `dwcp fleet train` wrote."
-            raise ContractError("MANIFEST_MISSING", INDEX, what) from None
-        except OSError as error:
-            what = f"{INDEX} cannot be read: {error.strerror}. Give this user the right to read it."
-            raise ContractError("FILE_MISSING", INDEX, what) from None
-        index = protojson.parse(raw, fleet_pb2.FleetIndex(), INDEX)
-        _audit(index)
+        index, id = read_message(path)
         ids: dict[str, str] = {}  # many series share one set: one string for each
         return cls(
-            id=hashlib.sha256(raw).hexdigest(),
-            folder=folder,
+            id=id,
+            folder=resolve(path),
             features=tuple((feature.name, feature.unit) for feature in index.feature_schema.features),
             series={one.name: ids.setdefault(one.model_set_id, one.model_set_id) for one in index.series},
             global_set_id=index.global_set_id,
@@ -86,6 +76,25 @@ class FleetIndex:
     def set_folder(self, id: str) -> Path:
         """Where the set of an id is."""
         return self.folder / SETS / id[:16]
+
+
+def read_message(path: Path) -> tuple[fleet_pb2.FleetIndex, str]:
+    """The index of the fleet in a folder as its message, checked (FL6), and the fleet's id.
+
+    Raises:
+        ContractError: as `FleetIndex.read`.
+    """
+    try:
+        raw = (resolve(path) / INDEX).read_bytes()
+    except FileNotFoundError:
+        what = f"{path} is no fleet: it has no {INDEX}. Name the folder that `dwcp fleet train` wrote."
+        raise ContractError("MANIFEST_MISSING", INDEX, what) from None
+    except OSError as error:
+        what = f"{INDEX} cannot be read: {error.strerror}. Give this user the right to read it."
+        raise ContractError("FILE_MISSING", INDEX, what) from None
+    index = protojson.parse(raw, fleet_pb2.FleetIndex(), INDEX)
+    check_index(index)
+    return index, hashlib.sha256(raw).hexdigest()
 
 
 def check_series(series: str) -> None:
@@ -119,8 +128,12 @@ def _checked(series: str, found: str) -> str:
     return found
 
 
-def _audit(index: fleet_pb2.FleetIndex) -> None:
-    """Checks the index alone (FL6)."""
+def check_index(index: fleet_pb2.FleetIndex) -> None:
+    """Checks an index alone (FL6).
+
+    Raises:
+        ContractError: METADATA_INVALID or SCHEMA_FROM_FUTURE, field `fleet.json`.
+    """
     require = requirement("METADATA_INVALID", INDEX)
     protojson.require_known_version(index.schema_version, INDEX)
     require(index.schema_version == protojson.SCHEMA_VERSION, f"schema_version is {index.schema_version}")

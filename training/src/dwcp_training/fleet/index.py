@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from dwcp.anomaly.v1 import features_pb2, fleet_pb2, model_pb2
 from dwcp_sidecar import protojson
 from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.fleet_index import INDEX, SETS, check_index
 from dwcp_sidecar.model_set import MANIFEST, ModelSet, verify
 from dwcp_training.data.writers import whole_file
 from dwcp_training.publish import ID_DIGITS, Candidate, Signer, set_files
-
-INDEX = "fleet.json"
-SETS = "sets"
-
-_ID = re.compile(r"[0-9a-f]{64}")
-_AGAIN = "Train the fleet again."
 
 
 def set_path(fleet: Path, set_id: str) -> Path:
@@ -101,48 +94,6 @@ def write_index(fleet: Path, index: fleet_pb2.FleetIndex) -> str:
     with whole_file(fleet / INDEX) as file:
         file.write(data)
     return hashlib.sha256(data).hexdigest()
-
-
-def read_index(fleet: Path) -> tuple[fleet_pb2.FleetIndex, str]:
-    """The index of a fleet, checked, and the fleet's id.
-
-    Raises:
-        ContractError: MANIFEST_MISSING, METADATA_INVALID or SCHEMA_FROM_FUTURE.
-    """
-    where = fleet / "current" if (fleet / "current").is_symlink() else fleet
-    try:
-        data = (where / INDEX).read_bytes()
-    except OSError as error:
-        raise ContractError(
-            "MANIFEST_MISSING", INDEX, f"{fleet} is no fleet: {INDEX} cannot be read ({error.strerror}). "
-            "Train one with `dwcp fleet train`.",
-        ) from None  # fmt: skip
-    index = protojson.parse(data, fleet_pb2.FleetIndex(), INDEX)
-    check_index(index)
-    return index, hashlib.sha256(data).hexdigest()
-
-
-def check_index(index: fleet_pb2.FleetIndex) -> None:
-    """Raises `ContractError` for an index that FL6 or A4 refuses."""
-    protojson.require_known_version(index.schema_version, INDEX)
-    known = set(fleet_pb2.FleetOrigin.values()) - {fleet_pb2.FLEET_ORIGIN_UNSPECIFIED}
-    fault = ""
-    if not index.feature_schema.features:
-        fault = "it has no feature schema"
-    for one, two in pairwise(index.series):
-        if not one.name.encode() < two.name.encode():
-            fault = f"{two.name!r} is not after {one.name!r}"
-    for series in index.series:
-        if not series.name:
-            fault = "a series has no name"
-        if series.origin not in known:
-            fault = f"{series.name!r} has an unknown origin"
-        if not _ID.fullmatch(series.model_set_id):
-            fault = f"the set of {series.name!r} has no id of 64 hexadecimal digits"
-    if index.global_set_id and not _ID.fullmatch(index.global_set_id):
-        fault = "the global set has no id of 64 hexadecimal digits"
-    if fault:
-        raise ContractError("METADATA_INVALID", INDEX, f"{INDEX}: {fault}. {_AGAIN}")
 
 
 def set_ids(index: fleet_pb2.FleetIndex) -> set[str]:

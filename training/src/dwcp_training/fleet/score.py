@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.table import Table
 
+from dwcp_sidecar.fleet_index import read_message
 from dwcp_training.console import RefusedError, UsageError, guarded, out, print_warning, progress_bar
 from dwcp_training.exit_status import PARTIAL
 from dwcp_training.fleet.engines import Lost, engine_of
-from dwcp_training.fleet.index import read_index
 from dwcp_training.fleet.partitions import clear, find_partitions
 from dwcp_training.fleet.recipe import link_profile
 from dwcp_training.fleet.scoring import ScoringJob, ScoringOutcome, ScoringRecipe, score_series
@@ -59,7 +59,7 @@ def _score(options: Options) -> list[tuple[str, str]]:
     if options.output.resolve() == options.data.resolve():
         raise UsageError("--output is --data: scores would take the place of the data; name another folder")
     check_writable(options.output)
-    index, fleet_id = read_index(options.fleet)
+    index, fleet_id = read_message(options.fleet)
     sets = {series.name: series.model_set_id for series in index.series}
     cut = options.output / _CUT
     clear(cut)

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from dwcp.anomaly.v1 import fleet_pb2
 from dwcp_sidecar.errors import ContractError
+from dwcp_sidecar.fleet_index import INDEX, SETS, read_message
 from dwcp_training.alarm_budget import AlarmBudget
 from dwcp_training.console import RefusedError, UsageError, guarded, out, print_warning, progress_bar
 from dwcp_training.data import Exclusion
@@ -167,7 +168,7 @@ def _checked(options: Options) -> Any:
 def _writing(output: Path) -> Iterator[None]:
     """One run at a time, in a folder without what a run that was killed has left."""
     try:
-        (output / fleets.SETS).mkdir(parents=True, exist_ok=True)
+        (output / SETS).mkdir(parents=True, exist_ok=True)
         with (output / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -278,7 +279,7 @@ def _kind(outcome: Outcome) -> str:
 def _index_before(output: Path) -> list[fleet_pb2.FleetIndex]:
     """The index in use, whose sets a server may still open until it has seen the new one."""
     with suppress(ContractError):
-        return [fleets.read_index(output)[0]]
+        return [read_message(output)[0]]
     return []
 
 
@@ -319,4 +320,4 @@ def _print_failed(index: fleet_pb2.FleetIndex, failed: dict[str, str]) -> None:
         table.add_row(series.name, f"{series.rows:,}", word + series.reason)
     out.print(table)
     if len(without) > LISTED:
-        out.print(f"and {len(without) - LISTED:,} more; all are in {fleets.INDEX} with the reason")
+        out.print(f"and {len(without) - LISTED:,} more; all are in {INDEX} with the reason")

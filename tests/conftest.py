@@ -1,8 +1,13 @@
 """Fixtures of all tests. Nothing here skips: without the reference set the tests that need it fail."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+ENVIRONMENT = dict(os.environ)
+"""As the user has it: libraries write into it when they are imported, and the programs of later tests would see it."""
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,6 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sorts files, and leaves the tests of each in their order (`--no-loadscope-reorder` hands them out so)."""
     place = {ROOT / "tests" / name: k for k, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
+    _restore_environment()
 
 
 def pytest_sessionstart() -> None:
@@ -42,6 +48,20 @@ def pytest_sessionstart() -> None:
     gone = [name for name in LONGEST_FIRST if not (ROOT / "tests" / name).is_file()]
     if gone:
         raise pytest.UsageError(f"LONGEST_FIRST in tests/conftest.py names files that are not there: {gone}")
+
+
+def _restore_environment() -> None:
+    for name in os.environ.keys() - ENVIRONMENT.keys() - {"PYTEST_CURRENT_TEST"}:
+        if not name.startswith("PYTEST_"):
+            del os.environ[name]
+    os.environ.update(ENVIRONMENT)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _environment() -> Iterator[None]:
+    """What the tests of a file, or what they import, write into the environment ends with that file."""
+    yield
+    _restore_environment()
 
 
 @pytest.fixture(scope="session")

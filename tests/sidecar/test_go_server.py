@@ -134,10 +134,9 @@ REFUSED = [
 ]
 
 _, GOOD = score([ROW])
-# The Python parser lets them pass in a message that has no fields, which does no harm.
-FIELD_0 = [b"\x00\x01", b"\x02\x00"]
 HOSTILE = [
-    *FIELD_0,
+    b"\x00\x01",  # field 0
+    b"\x02\x00",
     b"\xff\xff\xff",
     GOOD[:-1],
     GOOD + b"\x0c",  # the end of a group that did not begin
@@ -169,7 +168,6 @@ HOSTILE = [
     GOOD + b"\xf8\xff\xff\xff\x0f\x01",
     GOOD + b"\xf8\xff\xff\xff\x1f\x01",
     GOOD + b"\x4a\x82\x80\x80\x80\x00ab",  # lengths longer than they need to be
-    GOOD + b"\x4a\x82\x80\x80\x80\x80\x00ab",
     GOOD + b"\x4a\xff\xff\xff\xff\x0f",
     GOOD + b"\x4a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
     GOOD + b"\x09" + bytes(8),  # fields of another type are unknown fields
@@ -193,10 +191,16 @@ def test_refusals_are_the_same(served, go, index):
 @pytest.mark.parametrize("method", ["Score", "ScoreBatch", "GetModelSet"])
 def test_hostile_bytes_have_the_same_outcome(served, go, method, index):
     wanted, got = (outcome(address, method, HOSTILE[index]) for address in (served.address, go.addresses[0]))
-    if method == "GetModelSet" and HOSTILE[index] in FIELD_0:
-        assert (wanted[0], got[1]) == ("OK", "INVALID_REQUEST")
-    else:
-        assert got == wanted
+    assert got == wanted
+
+
+@pytest.mark.parametrize("method", ["Score", "ScoreBatch", "GetModelSet"])
+def test_a_length_of_six_bytes_is_refused_or_does_no_harm(served, go, method):
+    """Python's parser takes it up to protobuf 6, and not from 7 on."""
+    data = GOOD + b"\x4a\x82\x80\x80\x80\x80\x00ab"
+    assert outcome(go.addresses[0], method, data)[1] == "INVALID_REQUEST"
+    without = outcome(served.address, method, GOOD)
+    assert outcome(served.address, method, data) in (without, outcome(go.addresses[0], method, data))
 
 
 def test_random_bytes_have_the_same_outcome(served, go):

@@ -24,6 +24,7 @@ ELSEWHERE = {
     "DETECTOR_UNAVAILABLE": "tests/conformance/test_error_codes.py",
     "BATCH_TOO_LARGE": "tests/conformance/test_error_codes.py",
     "MODEL_SET_MISMATCH": "tests/conformance/test_error_codes.py",
+    "UNKNOWN_SERIES": "tests/fleet_serving",
 }
 """Codes of a request that no golden case can cause, because a case is samples: where they are tested."""
 

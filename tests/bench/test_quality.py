@@ -121,6 +121,7 @@ def test_a_run_names_what_is_missing_and_a_second_run_measures_nothing_again(two
     assert two_sets() == 2 * fitted
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_measured_again_with_other_members(two_sets):
     quality.run(without=SLOW, count=20, critical=False, say=lambda _: None)
     said: list[str] = []
@@ -128,6 +129,7 @@ def test_an_ensemble_is_measured_again_with_other_members(two_sets):
     assert said[1:3] == ["here, a: ensemble", "here, b: ensemble"]
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_goes_on_where_it_was(two_sets, monkeypatch):
     """Also within a series: each answer is kept."""
     whole = quality_jobs.Trained.answer
@@ -148,6 +150,7 @@ def test_a_run_that_ends_goes_on_where_it_was(two_sets, monkeypatch):
     assert said[1] == "here, b: one_class_svm"
 
 
+@pytest.mark.slow
 def test_a_set_beside_the_others_is_in_no_mean(two_sets, monkeypatch):
     only = ("isolation_forest", "mahalanobis", "ensemble")
     beside = DataSet("beside", "made up", "telemetry-runs", lambda: [made("a")], only=only)

@@ -27,7 +27,7 @@ from tests.conformance.sets import HOME, SETS, detectors_of
 
 pytestmark = pytest.mark.timeout(600)  # the first test of a session pays for all runs
 VECTORS = Path(__file__).resolve().parents[1] / "vectors" / "v1"
-INPUTS = 200
+INPUTS = 150
 BATCHES = (1, 4096)
 """`make parity` adds 7 and 64."""
 SKLEARN_BOUND = 3e-15

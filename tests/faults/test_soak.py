@@ -7,7 +7,7 @@ from tests.faults.soak import soak
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=(pytest.mark.slow,) if kind == "workers" else ()) for kind in COMMANDS]
+    "kind", [pytest.param(kind, marks=() if kind == "go" else (pytest.mark.slow,)) for kind in COMMANDS]
 )
 def test_soak(kind):
     said: list[str] = []

@@ -11,7 +11,14 @@ from tests.fuzz import targets
 SECONDS = 1
 
 
-@pytest.mark.parametrize("target", vars(targets.TARGETS))
+OFTEN = ("requests", "artifacts")
+"""Targets of `make test`; the others, which share most of their code, are in `make test-slow`."""
+
+
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param(name, marks=() if name in OFTEN else (pytest.mark.slow,)) for name in vars(targets.TARGETS)],
+)
 def test_nothing_is_found(target):
     command = [sys.executable, "-m", "tests.fuzz.targets", target, "--seconds", str(SECONDS), "--seed", "1"]
     done = subprocess.run(command, cwd=targets.ROOT, capture_output=True, text=True, timeout=120)

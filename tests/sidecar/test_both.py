@@ -225,7 +225,12 @@ def test_reload_of_what_is_in_use(both):
     ("damage", "code", "field"),
     [
         (lambda models: (models / "manifest.json").unlink(), "MANIFEST_MISSING", "manifest.json"),
-        (lambda models: (models / "lstm_metadata.json").unlink(), "FILE_MISSING", "lstm_metadata.json"),
+        pytest.param(
+            lambda models: (models / "lstm_metadata.json").unlink(),
+            "FILE_MISSING",
+            "lstm_metadata.json",
+            marks=pytest.mark.slow,
+        ),
         (
             lambda models: (models / "lstm_autoencoder.onnx").write_bytes(b""),
             "DIGEST_MISMATCH",

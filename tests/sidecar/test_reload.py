@@ -142,11 +142,11 @@ def other_scores(folder):
 @pytest.mark.parametrize(
     ("damage", "code", "field"),
     [
-        (no_folder, "MANIFEST_MISSING", "manifest.json"),
-        (half_written, "FILE_MISSING", "lstm_autoencoder.onnx"),
+        pytest.param(no_folder, "MANIFEST_MISSING", "manifest.json", marks=pytest.mark.slow),
+        pytest.param(half_written, "FILE_MISSING", "lstm_autoencoder.onnx", marks=pytest.mark.slow),
         (truncated, "DIGEST_MISMATCH", "isolation_forest.onnx"),
         (manifest_half_written, "METADATA_INVALID", "manifest.json"),
-        (links_in_a_circle, "MANIFEST_MISSING", "manifest.json"),
+        pytest.param(links_in_a_circle, "MANIFEST_MISSING", "manifest.json", marks=pytest.mark.slow),
         (unreadable, "FILE_MISSING", "lstm_metadata.json"),
         (other_scores, "GOLDEN_MISMATCH", "isolation_forest.golden.json"),
     ],

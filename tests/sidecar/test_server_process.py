@@ -199,7 +199,7 @@ def until_refused(address):
     raise AssertionError("new calls are still answered")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_graceful_stop(serve, number):
     """A call in flight gets its answer, new ones are refused, the exit status is 0."""
     rows = np.tile(ROW, (8192 + 9, 1)).astype("<f8").tobytes()

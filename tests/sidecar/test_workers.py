@@ -198,6 +198,7 @@ def test_a_killed_worker_is_replaced(serve, two, reference):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_end_is_replaced(serve, two):
     with serve(*two) as server:
         before = workers(server)
@@ -214,6 +215,7 @@ def ids_or_none(server):
         return []
 
 
+@pytest.mark.slow
 def test_workers_that_die_again_and_again(serve, two, unix):
     """The supervisor does not try for ever."""
     with serve(*two) as server:
@@ -355,6 +357,7 @@ def test_a_new_worker_uses_what_the_others_use(serve, sets, two, tmp_path):
 
 
 @pytest.mark.slow  # starts several processes
+@pytest.mark.slow
 def test_without_a_set_on_disk_the_others_go_on(serve, sets, two, tmp_path):
     folder = Releases(tmp_path / "models", a=sets["forest_a"].path)
     with serve(*two, "--watch", "0", models=folder.path) as server:

@@ -262,6 +262,7 @@ def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         list(ChunkReader(tmp_path / "x.csv", NAMES, DWCP, block=1_000))
 
 
+@pytest.mark.slow
 def test_wide_samples_make_shorter_chunks(tmp_path: Path) -> None:
     """A chunk has a bounded number of cells, not only of rows."""
     width = 4_096

@@ -176,6 +176,7 @@ def test_times_as_numbers(tmp_path: Path, unit: str, scale: int) -> None:
 # Parquet with metadata, first files as baseline (S2-6)
 
 
+@pytest.mark.slow
 def test_bearing_parquet_of_any_width(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.normal(size=(300, 87)), columns=[f"f{j}" for j in range(87)])

@@ -259,6 +259,7 @@ def test_weights_decay_by_their_own_size() -> None:
     assert plain[1]["loss"] == decayed[1]["loss"]  # the curves are those of the reconstruction alone
 
 
+@pytest.mark.slow
 def test_adamw_decays_by_itself() -> None:
     rows = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
     common = SMALL | {"epochs": 1, "optimizer": "adamw", "dropout": 0.0, "activation": "tanh"}

@@ -540,6 +540,7 @@ def test_command_refuses(copied: Path, tmp_path: Path) -> None:
     assert fitted_weights.MOST_WEIGHTS == 1_000
 
 
+@pytest.mark.slow
 def test_evaluate_measures_it_like_any_detector(joined: tuple[Path, Trained], tmp_path: Path) -> None:
     write_csv(ROWS, tmp_path / "normal.csv")
     arguments = ["evaluate", "--models", joined[0], "--data", tmp_path / "normal.csv", "--inject"]

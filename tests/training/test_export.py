@@ -211,6 +211,7 @@ def test_float32_variant_is_in_the_tolerance_class(tmp_path: Path, no_training: 
     assert not models.model("lstm_autoencoder").exact
 
 
+@pytest.mark.slow
 def test_float32_graph_does_not_depend_on_the_names_of_tf2onnx() -> None:
     """tf2onnx counts on from one conversion to the next, and its names depend on the seed of Python's hashes."""
     network = untrained(LstmAutoencoderDefaults(window_size=2, encoding_dim=2, hidden_units=3))

@@ -74,7 +74,12 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
+LONG = ("longest window", "industrial")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=(pytest.mark.slow,) if name in LONG else ()) for name in SHAPES]
+)
 def test_graph_equals_the_reference(name: str) -> None:
     width, timesteps, units, bias = SHAPES[name]
     rng = np.random.default_rng(1)
@@ -137,6 +142,7 @@ def test_windows_have_the_label_of_their_last_sample_and_cross_no_gap() -> None:
     assert np.array_equal(strided.labels[:14], found.labels[:96:7])
 
 
+@pytest.mark.slow
 def test_scaler_and_medians_are_those_of_normal_rows() -> None:
     telemetry = labelled_series(1_500)
     fitted = fit_lstm_classifier(telemetry, SMALL.model_copy(update={"epochs": 1}))

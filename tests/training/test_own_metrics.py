@@ -234,7 +234,7 @@ def hosts(folder: Path) -> None:
     ("profile", "write", "names", "rows"),
     [
         ("telemetry-runs", runs, [*PERF, *TEMPERATURES], 200),
-        ("bearing", bearings, [f"f{j}" for j in range(87)], 400),
+        pytest.param("bearing", bearings, [f"f{j}" for j in range(87)], 400, marks=pytest.mark.slow),
         ("edge-host", hosts, list(load_profile("edge-host").feature_schema.names), 300),
     ],
 )

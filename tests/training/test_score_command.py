@@ -93,7 +93,7 @@ def test_rows_are_those_of_the_serving_core(at_once: Path, data: Path, models: M
                 assert (row.top_feature, row.top_value, row.expected) == ("", "", "")
 
 
-@pytest.mark.parametrize("rows", [1, 9, 10, 64, 599])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 9, 10, 64, 599])
 def test_chunks_change_no_byte(rows: int, at_once: Path, data: Path, tmp_path: Path) -> None:
     assert scored(tmp_path, data, "--chunk-rows", str(rows)).read_bytes() == at_once.read_bytes()
 

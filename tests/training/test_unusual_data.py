@@ -128,7 +128,7 @@ def test_window_longer_than_every_run_is_refused(tmp_path: Path, profile: Path) 
     assert not (tmp_path / "m").exists()
 
 
-@pytest.mark.parametrize("command", [FOREST, LSTM, DENSE, LOF, SVM])
+@pytest.mark.parametrize("command", [FOREST, LSTM, pytest.param(DENSE, marks=pytest.mark.slow), LOF, SVM])
 def test_constant_columns(
     tmp_path: Path, profile: Path, command: tuple[str, str], no_training: None, no_cross_check: None
 ) -> None:

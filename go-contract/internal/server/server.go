@@ -36,6 +36,8 @@ type Server struct {
 	service  *service
 	// metrics is nil when nobody asked for it.
 	metrics *http.Server
+	// listeners are those of gRPC; filled by Start.
+	listeners []net.Listener
 	// stopWatching ends what runs beside the calls.
 	stopWatching context.CancelFunc
 }
@@ -129,6 +131,7 @@ func (s *Server) Start() error {
 		bound = append(bound, listener.Addr())
 	}
 	s.service.closed = s.settings.onlyTrusted(bound)
+	s.listeners = listeners
 	for _, listener := range listeners {
 		go func() { _ = s.grpc.Serve(listener) }() // ends when the server stops
 	}
@@ -147,6 +150,11 @@ func (s *Server) Stop(ctx context.Context) {
 	s.service.health.Shutdown()
 	s.service.draining.Store(true)
 	s.service.streams.each(func(st *stream) { st.end(errStopping, receiving) })
+	defer func() {
+		for _, listener := range s.listeners { // a server that is told to stop at once has not begun with some; a unix socket is removed here
+			_ = listener.Close()
+		}
+	}()
 	finished := make(chan struct{})
 	go func() {
 		s.grpc.GracefulStop()
